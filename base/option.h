@@ -76,10 +76,18 @@ struct mx_option_table {
     /* Dependent words beyond ranges ("top_k is 9, but num_experts (line 15) is 8"); may be NULL.
      * `place` finds a word's mark (its value's) or that of the map. */
     void (*check)(const void *config, const mx_node *map, mx_problems *problems);
-    /* A table whose words depend on a word (adapter.method): given the map, the table to really use;
-     * adds the problem itself and returns NULL when the word is wrong. May be NULL. */
-    const mx_option_table *(*choose)(const mx_node *map, mx_problems *problems);
+    /* A table whose words depend on one word of the map (adapter.method): `chooser` names it, `choose` gives the
+     * table to really use for its text, or NULL when there is none (`choosers` lists the texts, NULL-terminated, for the
+     * error). The field is then an mx_chosen. The chooser is a governing word for all other words. Both may be NULL. */
+    const char *chooser;
+    const mx_option_table *(*choose)(const char *text);
+    const char *const *(*choosers)(void);
 };
+
+typedef struct mx_chosen {
+    const mx_option_table *table; /* its `name` is the chooser's text ("mixlora") */
+    void *config;                 /* table->size bytes in the arena */
+} mx_chosen;
 
 /* What fell away because a governing word changed in a later layer. */
 typedef struct mx_fallen {
