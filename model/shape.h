@@ -10,7 +10,7 @@
 #include "base/json.h"
 #include "model/gguf.h"
 
-enum { MX_HEAD_WIDTH_MAX = 512, MX_LAYERS_MAX = 1024 };
+enum { MX_HEAD_DIM_MAX = 512, MX_LAYERS_MAX = 1024 };
 
 typedef enum mx_rope_kind {
     MX_ROPE_PLAIN,  /* RoFormer: inverse[j] = theta^(-2j/D) */
@@ -22,7 +22,7 @@ typedef struct mx_shape {
     const char *architecture; /* "llama" or "mistral"; static */
     int64_t hidden, inner;    /* width of the stream, of the feed-forward block */
     int64_t layers;
-    int64_t heads, kv_heads, head_width; /* heads x head_width need not be hidden */
+    int64_t heads, kv_heads, head_dim; /* heads x head_dim need not be hidden */
     int64_t vocab;
     int64_t max_positions;
     int64_t window; /* Mistral's sliding window; 0: none. See mx_shape_check_length */
@@ -32,7 +32,7 @@ typedef struct mx_shape {
     double rope_factor, rope_low_frequency, rope_high_frequency; /* 1 where unused */
     int64_t rope_original_positions;
     bool has_rope_divisors; /* GGUF's tensor rope_freqs.weight: replaces the scaling above */
-    float rope_divisor[MX_HEAD_WIDTH_MAX / 2];
+    float rope_divisor[MX_HEAD_DIM_MAX / 2];
     bool tied_head;              /* the head is the embedding */
     bool qkv_bias, output_bias;  /* Hugging Face's attention_bias sets both */
     bool mlp_bias;               /* gate, up and down */
@@ -45,7 +45,7 @@ MX_MUST_CHECK mx_code mx_shape_from_config(const json_t *config, const char *pat
  * metadata does not say: biases, tied head, rope divisors. A file without tensors (a vocabulary) has no shape. */
 MX_MUST_CHECK mx_code mx_shape_from_gguf(const mx_gguf *g, mx_shape *ret, mx_status *st);
 
-/* inverse[j], j < head_width / 2: radians per position of rotary pair j, scaling included; in f64, then rounded. */
+/* inverse[j], j < head_dim / 2: radians per position of rotary pair j, scaling included; in f64, then rounded. */
 void mx_shape_rope_inverse(const mx_shape *s, float *inverse);
 
 /* May sequences of `length` tokens be computed? Not past max_positions, nor past a sliding window: within the
