@@ -530,7 +530,7 @@ mx_code mx_store_outcome(mx_store *s, int64_t evaluation_id, const char *metric,
 /* Rows of one task and layer. */
 static mx_code store_layer(mx_store *s, const mx_router_window *w, int64_t window_id, int64_t task, int64_t layer,
                            mx_status *st) {
-    int64_t at = task * w->layers + layer, e = w->experts;
+    int64_t at = layer * w->tasks + task, e = w->experts;
 
     MX_TRY(execute(s, st, "INSERT INTO router_tokens VALUES (?, ?, ?, ?, ?)", "itiid", window_id, w->task[task], layer,
                    w->routed[at], w->entropy[at]));
@@ -561,7 +561,7 @@ mx_code mx_store_router(mx_store *s, int64_t run_id, const mx_router_window *w, 
     window_id = sqlite3_last_insert_rowid(s->db);
     for (int64_t t = 0; t < w->tasks; t++) {
         for (int64_t l = 0; l < w->layers; l++) {
-            if (w->routed[t * w->layers + l] > 0) {
+            if (w->routed[l * w->tasks + t] > 0) {
                 MX_TRY(store_layer(s, w, window_id, t, l, st));
             }
         }

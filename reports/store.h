@@ -78,17 +78,17 @@ MX_MUST_CHECK mx_code mx_store_prediction(mx_store *s, int64_t evaluation_id, in
 MX_MUST_CHECK mx_code mx_store_outcome(mx_store *s, int64_t evaluation_id, const char *metric, int64_t number,
                                        int chosen, bool correct, mx_status *st);
 
-/* One router window. Arrays are [task][layer][expert]; tokens of a task nobody saw write no rows. */
+/* One router window. Arrays are [layer][task][expert]; a task no token belonged to writes no rows. */
 typedef struct mx_router_window {
     const char *split;
     int64_t first_step, last_step, evaluation_id; /* 0: none */
     const char *const *task;
     int64_t tasks, layers, experts;
-    const int64_t *tokens, *dropped; /* (tasks, layers, experts) */
-    const double *probability;       /* (tasks, layers, experts) */
-    const int64_t *routed;           /* (tasks, layers) */
-    const double *entropy;           /* (tasks, layers) */
-    const int64_t *pairs;            /* (tasks, layers, experts, experts), i < j; NULL: none */
+    const int64_t *tokens, *dropped; /* (layers, tasks, experts) */
+    const double *probability;       /* (layers, tasks, experts) */
+    const int64_t *routed;           /* (layers, tasks) */
+    const double *entropy;           /* (layers, tasks) */
+    const int64_t *pairs;            /* (layers, tasks, experts, experts), i < j; NULL: none */
 } mx_router_window;
 MX_MUST_CHECK mx_code mx_store_router(mx_store *s, int64_t run_id, const mx_router_window *w, mx_status *st);
 
