@@ -28,6 +28,8 @@ bool mx_import_boolean(mx_import *in, const char *key, bool *ret);
 const char *mx_import_text(mx_import *in, const char *key); /* NULL when absent */
 /* "target_modules": a list of names, or "all-linear". */
 bool mx_import_sites(mx_import *in, const char *key, uint64_t *ret);
+/* The key was read, and what it says cannot be done. */
+void mx_import_refuse(mx_import *in, const char *key, const char *why);
 const json_t *mx_import_object(mx_import *in, const char *key); /* NULL when absent */
 /* A key nobody asked for that says something (not null, false, empty, or a word about the file alone), or NULL. */
 const char *mx_import_left(const mx_import *in);

@@ -27,7 +27,7 @@ struct mx_method {
     const mx_option_table *options; /* adapter.*; ->size is the config's */
     mx_adapter_layout names;        /* how its files are named */
 
-    /* Replaces every `auto` by what it means; config is as mx_option_bind left it. */
+    /* Replaces every `auto` by what it means; config is as mx_option_bind left it. May be NULL (there is none). */
     void (*resolve)(void *config);
     /* "r16 E8 top-2 on q k v o gate up down". */
     void (*describe)(const void *config, mx_text *out);
@@ -42,10 +42,12 @@ struct mx_method {
 
     /* One mx_layout_add for each tensor. */
     void (*layout)(const void *config, mx_layout *l);
-    /* Starting values of one part on the host, zeroed before; `rng` is this tensor's own stream. */
+    /* Starting values of one part on the host, zeroed before; `rng` is this tensor's own stream. May be NULL. */
     void (*init)(const mx_layout *l, const mx_declaration *d, int64_t part, float *to, mx_rng *rng);
     /* What starts from the frozen weights, after `init` reached the device; may wait for it. May be NULL. */
     void (*start)(mx_adapter *a, const mx_frozen *base);
+    /* Scratch that `start`, `refresh` and `finish_backward` need of the backend; may be NULL (none). */
+    size_t (*scratch_bytes)(const mx_layout *l, const mx_backend *b);
     /* Derived values, whenever the values have changed. May be NULL. */
     void (*refresh)(mx_adapter *a, const mx_frozen *base);
 
@@ -81,6 +83,11 @@ const char *const *mx_method_names(void);
 /* A config of the method's defaults, resolved, in `arena`. */
 void *mx_method_defaults(const mx_method *m, mx_arena *arena);
 
+static inline void mx_method_resolve(const mx_method *m, void *config) {
+    if (m->resolve) {
+        m->resolve(config);
+    }
+}
 static inline int64_t mx_method_experts(const mx_method *m, const void *config) {
     return m->experts ? m->experts(config) : 0;
 }
