@@ -45,7 +45,6 @@ const mx_gguf_tensor *mx_gguf_find(const mx_gguf *g, const char *name); /* NULL 
 /* Metadata. A key that is absent leaves *ret as it was and is no error: put the default there first.
  * A key of another kind is MX_E_DATA and names it. `ret_found` may be NULL. Integers of every width and sign
  * are read by _integer (u64 past int64's end is an error), f32, f64 and integers by _real. */
-bool mx_gguf_has(const mx_gguf *g, const char *key);
 MX_MUST_CHECK mx_code mx_gguf_integer(const mx_gguf *g, const char *key, int64_t *ret, bool *ret_found, mx_status *st);
 MX_MUST_CHECK mx_code mx_gguf_real(const mx_gguf *g, const char *key, double *ret, bool *ret_found, mx_status *st);
 MX_MUST_CHECK mx_code mx_gguf_boolean(const mx_gguf *g, const char *key, bool *ret, bool *ret_found, mx_status *st);

@@ -46,7 +46,7 @@ typedef struct mx_named_values {
 } mx_named_values;
 
 /* Written beside `path`, fsynced, renamed over it: a crash leaves old or new. Tensors lie in the list's order,
- * 8-byte aligned; `metadata` (texts to texts) may be NULL and then is {"format": "pt"}, which PEFT asks for.
+ * the first 8-byte aligned; `metadata` (texts to texts) may be NULL and then is {"format": "pt"}, which PEFT asks for.
  * Names must differ (programmer's error). MX_E_IO, MX_E_MEMORY. */
 MX_MUST_CHECK mx_code mx_safetensors_write(const char *path, const mx_named_values *values, size_t count,
                                            const json_t *metadata, mx_status *st);
