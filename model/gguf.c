@@ -108,12 +108,12 @@ static mx_code take_text(cursor *c, const char *what, uint64_t limit, mx_gguf_te
     return MX_OK;
 }
 
-/* Steps over `count` items of a kind. The caller has held `count` against the bytes left. */
+/* Steps over `count` items of a kind; each takes a byte at least, so a false count ends with the file. */
 static mx_code skip_items(cursor *c, kind k, uint64_t count, const mx_gguf_text *key, int nesting) {
     if (KIND[k].bytes) {
         if (count > left(c) / KIND[k].bytes) {
             return REFUSE(c, "key '%.*s' has %s values of kind %s, more than the rest of the file holds: "
-                      "is the download complete?", (int)key->length, key->bytes, shown(count), KIND[k].name);
+                          "is the download complete?", (int)key->length, key->bytes, shown(count), KIND[k].name);
         }
         c->at += (size_t)count * KIND[k].bytes;
         return MX_OK;

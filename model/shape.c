@@ -328,7 +328,8 @@ static mx_code gguf_heads(const mx_gguf *g, mx_shape *s, mx_status *st) {
     MX_TRY(mx_gguf_integer(g, "llama.rope.dimension_count", &rotated, NULL, st));
     if (values != s->head_dim || rotated != s->head_dim) {
         return REFUSE(mx_gguf_path(g), st, "heads are %s wide, their values %s, and %s of it is rotated; "
-                      "only equal widths can be computed", mx_text_count(s->head_dim), mx_text_count(values), mx_text_count(rotated));
+                      "only equal widths can be computed", mx_text_count(s->head_dim), mx_text_count(values),
+                      mx_text_count(rotated));
     }
     return MX_OK;
 }
@@ -444,7 +445,8 @@ mx_code mx_shape_check_length(const mx_shape *s, int64_t length, mx_status *st) 
     }
     if (s->window && length > s->window) {
         return mx_fail(st, MX_E_RECIPE, MX_NOWHERE, "sequences of %s tokens are longer than the base's sliding window "
-                       "of %s, which is computed only up to its width", mx_text_count(length), mx_text_count(s->window));
+                       "of %s, which is computed only up to its width", mx_text_count(length),
+                       mx_text_count(s->window));
     }
     return MX_OK;
 }
