@@ -28,7 +28,7 @@ mx_extent mx_extent_max(mx_extent a, mx_extent b);
 int64_t mx_collate_fit(const mx_encoded *const *item, int64_t count, int64_t max_rows, const mx_collate_options *o);
 
 /* Packs them. The step_ fields are those of this batch alone; the stream overwrites them with the step's. A label
- * question's one loss row is its prompt's last, asked for the first token of the right continuation's label (or 0).
+ * question's one loss row is its prompt's last: its logits are what is wanted, the target is 0, and gold counts among the candidates.
  * Borrowed from the arena until it is rewound. */
 mx_batch *mx_collate(const mx_encoded *const *item, int64_t count, const mx_collate_options *o, mx_arena *arena);
 

@@ -41,6 +41,9 @@ typedef enum mx_edit {
 } mx_edit;
 extern const char *const mx_edit_names[MX_EDITS + 1];
 
+/* What Python's str.strip takes for white space. */
+bool mx_prompt_is_space(int32_t character);
+
 /* `edits`: bit i is edit i. MX_E_DATA (without a place: the caller knows it) when there is no blank to split at. The
  * result lives in the arena. */
 MX_MUST_CHECK mx_code mx_edit_apply(uint64_t edits, const char *text, mx_arena *arena, const char **ret, mx_status *st);

@@ -46,6 +46,7 @@ typedef struct mx_task_split {
     int64_t questions;         /* official count; 0: not said */
 } mx_task_split;
 
+enum { MX_TASK_FIELDS_MAX = 32 };
 typedef struct mx_task_field {
     const char *name, *text;
     uint64_t edit;
