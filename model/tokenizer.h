@@ -9,15 +9,17 @@
 #ifndef MODEL_TOKENIZER_H
 #define MODEL_TOKENIZER_H
 
+#include "base/arena.h"
 #include "base/status.h"
 #include "base/text.h"
+#include "model/gguf.h"
 
-typedef struct mx_gguf mx_gguf;
 typedef struct mx_tokenizer mx_tokenizer;
 
-/* MX_E_MISSING when there is no tokenizer at `path`, MX_E_DATA when it is broken or not ours to read. */
-MX_MUST_CHECK mx_code mx_tokenizer_open(const char *path, mx_tokenizer **ret, mx_status *st);
-/* From metadata already open; `file` is not needed afterwards. */
+/* MX_E_MISSING when there is no tokenizer at `path`, MX_E_DATA when it is broken or not ours to read. `arena`
+ * keeps only the paths that errors point to; it must outlive `st`, not the tokenizer. */
+MX_MUST_CHECK mx_code mx_tokenizer_open(const char *path, mx_arena *arena, mx_tokenizer **ret, mx_status *st);
+/* From metadata already open; `file` is not needed afterwards (its path is, by the status). */
 MX_MUST_CHECK mx_code mx_tokenizer_open_gguf(const mx_gguf *file, mx_tokenizer **ret, mx_status *st);
 void mx_tokenizer_close(mx_tokenizer *t); /* NULL is fine */
 
