@@ -9,7 +9,8 @@
 
 enum {
     ALIGNMENT = _Alignof(max_align_t),
-    CHUNK_BYTES = 64 * 1024 /* of an ordinary chunk; a larger request gets a chunk of its own size */
+    CHUNK_BYTES =
+        64 * 1024 /* of an ordinary chunk; a larger request gets a chunk of its own size */
 };
 
 struct mx_arena_chunk {
@@ -18,19 +19,17 @@ struct mx_arena_chunk {
     _Alignas(max_align_t) unsigned char data[];
 };
 
-static _Noreturn void give_up(const char *what, size_t size, size_t limit)
-{
-    fprintf(stderr, "mixrun: fatal: %s: %zu bytes more asked for, with a ceiling of %zu\n", what, size, limit);
+static _Noreturn void give_up(const char *what, size_t size, size_t limit) {
+    fprintf(stderr, "mixrun: fatal: %s: %zu bytes more asked for, with a ceiling of %zu\n", what,
+            size, limit);
     exit(1);
 }
 
-void mx_arena_init(mx_arena *a, size_t limit_bytes)
-{
+void mx_arena_init(mx_arena *a, size_t limit_bytes) {
     *a = (mx_arena){ .limit = limit_bytes };
 }
 
-void mx_arena_finish(mx_arena *a)
-{
+void mx_arena_finish(mx_arena *a) {
     while (a->chunk) {
         mx_arena_chunk *next = a->chunk->next;
 
@@ -40,8 +39,7 @@ void mx_arena_finish(mx_arena *a)
     a->used = 0;
 }
 
-static void add_chunk(mx_arena *a, size_t size)
-{
+static void add_chunk(mx_arena *a, size_t size) {
     mx_arena_chunk *chunk = malloc(sizeof *chunk + size);
 
     if (!chunk) {
@@ -51,8 +49,7 @@ static void add_chunk(mx_arena *a, size_t size)
     a->chunk = chunk;
 }
 
-void *mx_arena_take(mx_arena *a, size_t size)
-{
+void *mx_arena_take(mx_arena *a, size_t size) {
     size_t whole;
     void *taken;
 
@@ -73,8 +70,7 @@ void *mx_arena_take(mx_arena *a, size_t size)
     return memset(taken, 0, whole);
 }
 
-char *mx_arena_copy(mx_arena *a, const char *bytes, size_t length)
-{
+char *mx_arena_copy(mx_arena *a, const char *bytes, size_t length) {
     char *copy;
 
     if (length == SIZE_MAX) {
@@ -87,8 +83,7 @@ char *mx_arena_copy(mx_arena *a, const char *bytes, size_t length)
     return copy;
 }
 
-char *mx_arena_text(mx_arena *a, const char *fmt, ...)
-{
+char *mx_arena_text(mx_arena *a, const char *fmt, ...) {
     va_list args;
     char *text;
     int length;
@@ -103,9 +98,9 @@ char *mx_arena_text(mx_arena *a, const char *fmt, ...)
     return text;
 }
 
-/* Several chunks become one of their whole size, so that the next round of the same needs allocates nothing. */
-void mx_arena_rewind(mx_arena *a)
-{
+/* Several chunks become one of their whole size, so that the next round of the same needs allocates
+ * nothing. */
+void mx_arena_rewind(mx_arena *a) {
     size_t size = 0;
 
     a->used = 0;

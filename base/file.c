@@ -16,20 +16,17 @@
 #include <unistd.h>
 #include <zlib.h>
 
-static mx_mark whole(const char *path)
-{
+static mx_mark whole(const char *path) {
     return (mx_mark){ .file = path };
 }
 
-static mx_code no(mx_status *st, const char *path, const char *what)
-{
+static mx_code no(mx_status *st, const char *path, const char *what) {
     return mx_fail(st, MX_E_IO, whole(path), "%s: %s", what, strerror(errno));
 }
 
 /* --- mapping --- */
 
-mx_code mx_map_open(const char *path, mx_map *ret, mx_status *st)
-{
+mx_code mx_map_open(const char *path, mx_map *ret, mx_status *st) {
     struct stat info;
     mx_code code = MX_OK;
     void *data;
@@ -63,8 +60,7 @@ done:
     return code;
 }
 
-void mx_map_close(mx_map *m)
-{
+void mx_map_close(mx_map *m) {
     if (m->size) {
         munmap((void *)(uintptr_t)m->data, m->size);
     }
@@ -73,14 +69,14 @@ void mx_map_close(mx_map *m)
 
 /* --- reading --- */
 
-static mx_code too_large(const char *path, size_t limit, mx_status *st)
-{
-    return mx_fail(st, MX_E_DATA, whole(path), "larger than the %s allowed here", mx_text_bytes(limit));
+static mx_code too_large(const char *path, size_t limit, mx_status *st) {
+    return mx_fail(st, MX_E_DATA, whole(path), "larger than the %s allowed here",
+                   mx_text_bytes(limit));
 }
 
 /* Up to limit + 1 bytes, so that the caller sees an excess; works for pipes too. */
-static mx_code read_all(int fd, const char *path, size_t limit, char **ret, size_t *ret_size, mx_status *st)
-{
+static mx_code read_all(int fd, const char *path, size_t limit, char **ret, size_t *ret_size,
+                        mx_status *st) {
     size_t size = 0, capacity = 64 * 1024;
     struct stat info;
     char *data, *grown;
@@ -99,7 +95,8 @@ static mx_code read_all(int fd, const char *path, size_t limit, char **ret, size
             grown = realloc(data, capacity);
             if (!grown) {
                 free(data);
-                return mx_fail(st, MX_E_MEMORY, whole(path), "no memory for %s", mx_text_bytes(capacity));
+                return mx_fail(st, MX_E_MEMORY, whole(path), "no memory for %s",
+                               mx_text_bytes(capacity));
             }
             data = grown;
         }
@@ -124,10 +121,10 @@ static mx_code read_all(int fd, const char *path, size_t limit, char **ret, size
     return MX_OK;
 }
 
-/* All members of a gzip file; whatever follows the last one is a fault, not something to leave out. */
-static mx_code unpack(const char *path, const char *packed, size_t packed_size, size_t limit, char **ret,
-                      size_t *ret_size, mx_status *st)
-{
+/* All members of a gzip file; whatever follows the last one is a fault, not something to leave out.
+ */
+static mx_code unpack(const char *path, const char *packed, size_t packed_size, size_t limit,
+                      char **ret, size_t *ret_size, mx_status *st) {
     z_stream z = { .next_in = (Bytef *)(uintptr_t)packed };
     size_t size = 0, capacity = 64 * 1024, left = packed_size;
     char *data = malloc(capacity), *grown;
@@ -143,7 +140,8 @@ static mx_code unpack(const char *path, const char *packed, size_t packed_size, 
             capacity = 2 * capacity;
             grown = realloc(data, capacity);
             if (!grown) {
-                code = mx_fail(st, MX_E_MEMORY, whole(path), "no memory for %s", mx_text_bytes(capacity));
+                code = mx_fail(st, MX_E_MEMORY, whole(path), "no memory for %s",
+                               mx_text_bytes(capacity));
                 goto done;
             }
             data = grown;
@@ -153,7 +151,8 @@ static mx_code unpack(const char *path, const char *packed, size_t packed_size, 
             left -= z.avail_in;
         }
         z.next_out = (Bytef *)data + size;
-        z.avail_out = capacity - 1 - size < UINT_MAX / 2 ? (uInt)(capacity - 1 - size) : UINT_MAX / 2;
+        z.avail_out =
+            capacity - 1 - size < UINT_MAX / 2 ? (uInt)(capacity - 1 - size) : UINT_MAX / 2;
         size += z.avail_out;
         rc = inflate(&z, Z_NO_FLUSH);
         size -= z.avail_out;
@@ -168,11 +167,13 @@ static mx_code unpack(const char *path, const char *packed, size_t packed_size, 
             rc = inflateReset(&z);
         }
         if (rc == Z_BUF_ERROR && z.avail_in == 0 && left == 0) {
-            code = mx_fail(st, MX_E_DATA, whole(path), "this gzip file ends in the middle: is the download complete?");
+            code = mx_fail(st, MX_E_DATA, whole(path),
+                           "this gzip file ends in the middle: is the download complete?");
             goto done;
         }
         if (rc != Z_OK && rc != Z_BUF_ERROR) {
-            code = mx_fail(st, MX_E_DATA, whole(path), "not a sound gzip file: %s", z.msg ? z.msg : "damaged");
+            code = mx_fail(st, MX_E_DATA, whole(path), "not a sound gzip file: %s",
+                           z.msg ? z.msg : "damaged");
             goto done;
         }
     }
@@ -186,8 +187,8 @@ done:
     return code;
 }
 
-mx_code mx_file_read(const char *path, size_t limit_bytes, char **ret, size_t *ret_size, mx_status *st)
-{
+mx_code mx_file_read(const char *path, size_t limit_bytes, char **ret, size_t *ret_size,
+                     mx_status *st) {
     char *packed = NULL;
     size_t packed_size = 0;
     mx_code code;
@@ -219,15 +220,13 @@ mx_code mx_file_read(const char *path, size_t limit_bytes, char **ret, size_t *r
     return MX_OK;
 }
 
-bool mx_file_exists(const char *path)
-{
+bool mx_file_exists(const char *path) {
     struct stat info;
 
     return stat(path, &info) == 0 && !S_ISDIR(info.st_mode);
 }
 
-bool mx_folder_exists(const char *path)
-{
+bool mx_folder_exists(const char *path) {
     struct stat info;
 
     return stat(path, &info) == 0 && S_ISDIR(info.st_mode);
@@ -235,8 +234,7 @@ bool mx_folder_exists(const char *path)
 
 /* --- writing --- */
 
-static bool write_all(int fd, const char *data, size_t size)
-{
+static bool write_all(int fd, const char *data, size_t size) {
     while (size) {
         ssize_t n = write(fd, data, size);
 
@@ -252,14 +250,15 @@ static bool write_all(int fd, const char *data, size_t size)
     return true;
 }
 
-/* The new name is on disk only once its folder is. Some file systems do not sync folders; that is no fault. */
-static void sync_folder_of(const char *path)
-{
+/* The new name is on disk only once its folder is. Some file systems do not sync folders; that is
+ * no fault. */
+static void sync_folder_of(const char *path) {
     char folder[PATH_MAX];
     const char *slash = strrchr(path, '/');
     int fd;
 
-    snprintf(folder, sizeof folder, "%.*s", slash ? (int)(slash - path + 1) : 1, slash ? path : ".");
+    snprintf(folder, sizeof folder, "%.*s", slash ? (int)(slash - path + 1) : 1,
+             slash ? path : ".");
     fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd >= 0) {
         (void)fsync(fd);
@@ -267,8 +266,7 @@ static void sync_folder_of(const char *path)
     }
 }
 
-mx_code mx_file_write(const char *path, const void *data, size_t size, mx_status *st)
-{
+mx_code mx_file_write(const char *path, const void *data, size_t size, mx_status *st) {
     char part[PATH_MAX];
     mx_code code = MX_OK;
     int fd;
@@ -298,8 +296,7 @@ mx_code mx_file_write(const char *path, const void *data, size_t size, mx_status
     return MX_OK;
 }
 
-mx_code mx_folder_make(const char *path, mx_status *st)
-{
+mx_code mx_folder_make(const char *path, mx_status *st) {
     char part[PATH_MAX];
     size_t length = strlen(path);
 
@@ -319,16 +316,14 @@ mx_code mx_folder_make(const char *path, mx_status *st)
     return MX_OK;
 }
 
-static int remove_one(const char *path, const struct stat *info, int type, struct FTW *where)
-{
+static int remove_one(const char *path, const struct stat *info, int type, struct FTW *where) {
     (void)info;
     (void)type;
     (void)where;
     return remove(path);
 }
 
-mx_code mx_folder_remove(const char *path, mx_status *st)
-{
+mx_code mx_folder_remove(const char *path, mx_status *st) {
     enum { OPEN_FOLDERS = 16 };
 
     /* FTW_PHYS: a link is removed, never followed. */
@@ -344,32 +339,29 @@ struct mx_hasher {
     EVP_MD_CTX *context;
 };
 
-/* libcrypto fails here only without memory or with a broken installation: nothing a caller can mend. */
-static void must(int ok)
-{
+/* libcrypto fails here only without memory or with a broken installation: nothing a caller can
+ * mend. */
+static void must(int ok) {
     if (!ok) {
         fputs("mixrun: fatal: libcrypto cannot compute SHA-256\n", stderr);
         exit(1);
     }
 }
 
-static void to_hex(const unsigned char *digest, char ret_hex[MX_SHA256_TEXT])
-{
+static void to_hex(const unsigned char *digest, char ret_hex[MX_SHA256_TEXT]) {
     for (int i = 0; i < 32; i++) {
         snprintf(ret_hex + 2 * i, 3, "%02x", digest[i]);
     }
 }
 
-void mx_sha256(const void *data, size_t size, char ret_hex[MX_SHA256_TEXT])
-{
+void mx_sha256(const void *data, size_t size, char ret_hex[MX_SHA256_TEXT]) {
     unsigned char digest[32];
 
     must(EVP_Digest(data, size, digest, NULL, EVP_sha256(), NULL));
     to_hex(digest, ret_hex);
 }
 
-mx_code mx_sha256_file(const char *path, char ret_hex[MX_SHA256_TEXT], mx_status *st)
-{
+mx_code mx_sha256_file(const char *path, char ret_hex[MX_SHA256_TEXT], mx_status *st) {
     enum { PIECE = 256 * 1024 };
     unsigned char digest[32];
     EVP_MD_CTX *context = NULL;
@@ -404,8 +396,7 @@ done:
     return code;
 }
 
-mx_hasher *mx_hasher_open(void)
-{
+mx_hasher *mx_hasher_open(void) {
     mx_hasher *h = malloc(sizeof *h);
 
     must(h != NULL);
@@ -414,8 +405,7 @@ mx_hasher *mx_hasher_open(void)
     return h;
 }
 
-void mx_hasher_add(mx_hasher *h, const void *data, size_t size)
-{
+void mx_hasher_add(mx_hasher *h, const void *data, size_t size) {
     unsigned char prefix[8];
 
     for (int i = 0; i < 8; i++) {
@@ -425,8 +415,7 @@ void mx_hasher_add(mx_hasher *h, const void *data, size_t size)
     must(EVP_DigestUpdate(h->context, data, size));
 }
 
-void mx_hasher_close(mx_hasher *h, char ret_hex[MX_SHA256_TEXT])
-{
+void mx_hasher_close(mx_hasher *h, char ret_hex[MX_SHA256_TEXT]) {
     unsigned char digest[32];
 
     if (!h) {
@@ -442,8 +431,7 @@ void mx_hasher_close(mx_hasher *h, char ret_hex[MX_SHA256_TEXT])
 
 /* --- where people keep things --- */
 
-const char *mx_path_cache(mx_arena *arena)
-{
+const char *mx_path_cache(mx_arena *arena) {
     const char *cache = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
 
     if (cache && cache[0] == '/') { /* the XDG specification: relative ones are to be ignored */
@@ -452,8 +440,7 @@ const char *mx_path_cache(mx_arena *arena)
     return mx_arena_text(arena, "%s/.cache/mixrun", home && *home ? home : ".");
 }
 
-const char *mx_path_home(mx_arena *arena)
-{
+const char *mx_path_home(mx_arena *arena) {
     const char *named = getenv("MIXRUN_HOME");
     char binary[PATH_MAX];
     ssize_t length;

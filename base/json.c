@@ -6,10 +6,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* jansson reports the byte after the token it stumbled over and quotes that token as "... near 'x'".
- * The mark points at the token's beginning. */
-static mx_mark place(const char *text, size_t size, const char *name, uint32_t first_line, const json_error_t *error)
-{
+/* jansson reports the byte after the token it stumbled over and quotes that token as "... near
+ * 'x'". The mark points at the token's beginning. */
+static mx_mark place(const char *text, size_t size, const char *name, uint32_t first_line,
+                     const json_error_t *error) {
     size_t at = error->position > 0 ? (size_t)error->position : 0, start, length = 0, line = 0;
     const char *near = strstr(error->text, " near '");
 
@@ -32,20 +32,19 @@ static mx_mark place(const char *text, size_t size, const char *name, uint32_t f
                       .length = (uint32_t)length };
 }
 
-mx_code mx_json_parse(const char *text, size_t size, const char *name, uint32_t first_line, json_t **ret,
-                      mx_status *st)
-{
+mx_code mx_json_parse(const char *text, size_t size, const char *name, uint32_t first_line,
+                      json_t **ret, mx_status *st) {
     json_error_t error;
 
     *ret = json_loadb(text, size, JSON_REJECT_DUPLICATES, &error);
     if (!*ret) {
-        return mx_fail(st, MX_E_DATA, place(text, size, name, first_line, &error), "not JSON: %s", error.text);
+        return mx_fail(st, MX_E_DATA, place(text, size, name, first_line, &error), "not JSON: %s",
+                       error.text);
     }
     return MX_OK;
 }
 
-mx_code mx_json_read(const char *path, size_t limit_bytes, json_t **ret, mx_status *st)
-{
+mx_code mx_json_read(const char *path, size_t limit_bytes, json_t **ret, mx_status *st) {
     char *text;
     size_t size;
     mx_code code;

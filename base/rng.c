@@ -14,23 +14,20 @@
 /* Streams use a site no dropout has, so that no stream repeats a mask's draws. */
 #define STREAM_SITE 0xFFFFFFFFu
 
-static uint64_t splitmix64(uint64_t x)
-{
+static uint64_t splitmix64(uint64_t x) {
     x += 0x9E3779B97F4A7C15u;
     x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9u;
     x = (x ^ (x >> 27)) * 0x94D049BB133111EBu;
     return x ^ (x >> 31);
 }
 
-mx_rng_key mx_rng_make_key(uint64_t seed, uint64_t step)
-{
+mx_rng_key mx_rng_make_key(uint64_t seed, uint64_t step) {
     uint64_t k = splitmix64(splitmix64(seed) ^ step);
 
     return (mx_rng_key){ { (uint32_t)k, (uint32_t)(k >> 32) } };
 }
 
-void mx_rng_draw(mx_rng_key key, const uint32_t counter[4], uint32_t ret[4])
-{
+void mx_rng_draw(mx_rng_key key, const uint32_t counter[4], uint32_t ret[4]) {
     uint32_t c0 = counter[0], c1 = counter[1], c2 = counter[2], c3 = counter[3];
     uint32_t k0 = key.k[0], k1 = key.k[1];
 
@@ -50,8 +47,7 @@ void mx_rng_draw(mx_rng_key key, const uint32_t counter[4], uint32_t ret[4])
     ret[3] = c3;
 }
 
-void mx_rng_init(mx_rng *r, uint64_t seed, const char *name)
-{
+void mx_rng_init(mx_rng *r, uint64_t seed, const char *name) {
     uint32_t hash = 0x811C9DC5u; /* FNV-1a */
 
     for (; *name; name++) {
@@ -60,8 +56,7 @@ void mx_rng_init(mx_rng *r, uint64_t seed, const char *name)
     *r = (mx_rng){ .key = mx_rng_make_key(seed, 0), .name = hash };
 }
 
-uint32_t mx_rng_u32(mx_rng *r)
-{
+uint32_t mx_rng_u32(mx_rng *r) {
     if (r->next % 4 == 0) {
         uint64_t block = r->next / 4;
         uint32_t counter[4] = { (uint32_t)block, (uint32_t)(block >> 32), r->name, STREAM_SITE };
@@ -71,16 +66,14 @@ uint32_t mx_rng_u32(mx_rng *r)
     return r->word[r->next++ % 4];
 }
 
-static uint64_t draw_u64(mx_rng *r)
-{
+static uint64_t draw_u64(mx_rng *r) {
     uint64_t low = mx_rng_u32(r);
 
     return (uint64_t)mx_rng_u32(r) << 32 | low;
 }
 
 /* Values of the last, incomplete round of n are drawn again. */
-uint64_t mx_rng_below(mx_rng *r, uint64_t n)
-{
+uint64_t mx_rng_below(mx_rng *r, uint64_t n) {
     uint64_t x, surplus;
 
     assert(n > 0);
@@ -91,21 +84,18 @@ uint64_t mx_rng_below(mx_rng *r, uint64_t n)
     return x % n;
 }
 
-double mx_rng_uniform(mx_rng *r)
-{
+double mx_rng_uniform(mx_rng *r) {
     return (double)(draw_u64(r) >> 11) * 0x1p-53;
 }
 
-double mx_rng_normal(mx_rng *r)
-{
+double mx_rng_normal(mx_rng *r) {
     double u = ((double)mx_rng_u32(r) + 0.5) * 0x1p-32; /* never 0: its logarithm is taken */
     double v = (double)mx_rng_u32(r) * 0x1p-32;
 
     return sqrt(-2 * log(u)) * cos(6.283185307179586476925 * v);
 }
 
-void mx_rng_shuffle(mx_rng *r, int64_t *item, int64_t n)
-{
+void mx_rng_shuffle(mx_rng *r, int64_t *item, int64_t n) {
     for (int64_t i = n - 1; i > 0; i--) {
         int64_t j = (int64_t)mx_rng_below(r, (uint64_t)i + 1), kept = item[i];
 

@@ -12,13 +12,12 @@
 #include <zlib.h>
 
 enum {
-    WINDOW = 100,                  /* columns of a line shown */
-    LINE_READ_MAX = 64 * 1024,     /* bytes of a line looked at; a mark further right gets no excerpt */
+    WINDOW = 100,              /* columns of a line shown */
+    LINE_READ_MAX = 64 * 1024, /* bytes of a line looked at; a mark further right gets no excerpt */
     FILE_READ_MAX = 256 * 1024 * 1024 /* bytes read in search of a line */
 };
 
-mx_code mx_fail(mx_status *st, mx_code code, mx_mark at, const char *fmt, ...)
-{
+mx_code mx_fail(mx_status *st, mx_code code, mx_mark at, const char *fmt, ...) {
     va_list args;
 
     assert(code != MX_OK);
@@ -34,8 +33,7 @@ mx_code mx_fail(mx_status *st, mx_code code, mx_mark at, const char *fmt, ...)
     return code;
 }
 
-void mx_hint(mx_status *st, const char *fmt, ...)
-{
+void mx_hint(mx_status *st, const char *fmt, ...) {
     va_list args;
 
     if (!st || st->code == MX_OK || st->hint[0]) {
@@ -46,19 +44,16 @@ void mx_hint(mx_status *st, const char *fmt, ...)
     va_end(args);
 }
 
-void mx_problems_init(mx_problems *p)
-{
+void mx_problems_init(mx_problems *p) {
     *p = (mx_problems){ 0 };
 }
 
-void mx_problems_finish(mx_problems *p)
-{
+void mx_problems_finish(mx_problems *p) {
     free(p->item);
     *p = (mx_problems){ 0 };
 }
 
-void mx_problem(mx_problems *p, mx_mark at, const char *hint, const char *fmt, ...)
-{
+void mx_problem(mx_problems *p, mx_mark at, const char *hint, const char *fmt, ...) {
     mx_status *item;
     va_list args;
 
@@ -83,8 +78,7 @@ void mx_problem(mx_problems *p, mx_mark at, const char *hint, const char *fmt, .
     }
 }
 
-int mx_exit_code(mx_code code)
-{
+int mx_exit_code(mx_code code) {
     switch (code) {
     case MX_OK:
         return 0;
@@ -109,19 +103,16 @@ int mx_exit_code(mx_code code)
 
 /* --- printing --- */
 
-static bool control(unsigned char c)
-{
+static bool control(unsigned char c) {
     return c < 0x20 || c == 0x7f;
 }
 
 /* Continuation bytes of UTF-8 take no column of their own. */
-static bool leads(unsigned char c)
-{
+static bool leads(unsigned char c) {
     return (c & 0xc0) != 0x80;
 }
 
-static void put_clean(const char *s, size_t length, FILE *out)
-{
+static void put_clean(const char *s, size_t length, FILE *out) {
     for (size_t i = 0; i < length; i++) {
         unsigned char c = (unsigned char)s[i];
 
@@ -130,8 +121,7 @@ static void put_clean(const char *s, size_t length, FILE *out)
 }
 
 /* Each further line of a text or hint stands under the first one, three spaces in. */
-static void put_indented(const char *s, FILE *out)
-{
+static void put_indented(const char *s, FILE *out) {
     while (*s) {
         size_t length = strcspn(s, "\n");
 
@@ -142,8 +132,7 @@ static void put_indented(const char *s, FILE *out)
     }
 }
 
-static size_t line_of_text(const char *text, uint32_t line, char *ret, size_t size)
-{
+static size_t line_of_text(const char *text, uint32_t line, char *ret, size_t size) {
     size_t length;
 
     for (uint32_t i = 1; i < line; i++) {
@@ -159,10 +148,9 @@ static size_t line_of_text(const char *text, uint32_t line, char *ret, size_t si
     return length;
 }
 
-/* From the file itself, unpacked when it is gzip: what was read was unpacked too. Only regular files:
- * a pipe would not give its bytes a second time. */
-static size_t line_of_file(const char *path, uint32_t line, char *ret, size_t size)
-{
+/* From the file itself, unpacked when it is gzip: what was read was unpacked too. Only regular
+ * files: a pipe would not give its bytes a second time. */
+static size_t line_of_file(const char *path, uint32_t line, char *ret, size_t size) {
     struct stat info;
     gzFile f;
     char buffer[8192];
@@ -187,8 +175,7 @@ static size_t line_of_file(const char *path, uint32_t line, char *ret, size_t si
     return length;
 }
 
-static void put_excerpt(const mx_mark *at, FILE *out)
-{
+static void put_excerpt(const mx_mark *at, FILE *out) {
     char *line = malloc(LINE_READ_MAX);
     size_t length, column = at->column, from = 0, to, mark_end;
 
@@ -233,8 +220,7 @@ done:
     free(line);
 }
 
-void mx_status_print(const mx_status *st, FILE *out)
-{
+void mx_status_print(const mx_status *st, FILE *out) {
     size_t first = strcspn(st->text, "\n");
 
     if (!st->at.file) {
@@ -260,8 +246,7 @@ void mx_status_print(const mx_status *st, FILE *out)
 }
 
 /* By place; what stands at one place stays in the order it was found (item addresses tell). */
-static int by_place(const void *va, const void *vb)
-{
+static int by_place(const void *va, const void *vb) {
     const mx_status *a = *(const mx_status *const *)va, *b = *(const mx_status *const *)vb;
     int order = strverscmp(a->at.file ? a->at.file : "", b->at.file ? b->at.file : "");
 
@@ -274,8 +259,7 @@ static int by_place(const void *va, const void *vb)
     return order ? order : a < b ? -1 : a > b;
 }
 
-void mx_problems_print(mx_problems *p, FILE *out)
-{
+void mx_problems_print(mx_problems *p, FILE *out) {
     const mx_status *order[MX_PROBLEMS_MAX];
 
     for (size_t i = 0; i < p->kept; i++) {

@@ -13,14 +13,12 @@
 
 /* --- growing text --- */
 
-static _Noreturn void give_up(size_t length, size_t limit)
-{
+static _Noreturn void give_up(size_t length, size_t limit) {
     fprintf(stderr, "mixrun: fatal: a text grew to %zu bytes; its ceiling is %zu\n", length, limit);
     exit(1);
 }
 
-static void reserve(mx_text *t, size_t more)
-{
+static void reserve(mx_text *t, size_t more) {
     size_t capacity;
 
     if (more >= t->limit || t->length > t->limit - more - 1) {
@@ -41,20 +39,17 @@ static void reserve(mx_text *t, size_t more)
     t->data[t->length] = '\0';
 }
 
-void mx_text_init(mx_text *t, size_t limit_bytes)
-{
+void mx_text_init(mx_text *t, size_t limit_bytes) {
     *t = (mx_text){ .limit = limit_bytes };
     reserve(t, 0);
 }
 
-void mx_text_finish(mx_text *t)
-{
+void mx_text_finish(mx_text *t) {
     free(t->data);
     *t = (mx_text){ 0 };
 }
 
-void mx_text_add(mx_text *t, const char *bytes, size_t length)
-{
+void mx_text_add(mx_text *t, const char *bytes, size_t length) {
     reserve(t, length);
     if (length) {
         memcpy(t->data + t->length, bytes, length);
@@ -63,8 +58,7 @@ void mx_text_add(mx_text *t, const char *bytes, size_t length)
     t->data[t->length] = '\0';
 }
 
-void mx_text_print(mx_text *t, const char *fmt, ...)
-{
+void mx_text_print(mx_text *t, const char *fmt, ...) {
     va_list args;
     int length;
 
@@ -83,14 +77,13 @@ void mx_text_print(mx_text *t, const char *fmt, ...)
 
 enum { WORD_MAX = 64 }; /* longer words are no slip of the finger, and cost is quadratic */
 
-static int smaller(int a, int b)
-{
+static int smaller(int a, int b) {
     return a < b ? a : b;
 }
 
-/* Damerau-Levenshtein, optimal string alignment: insert, delete, replace, swap neighbours. Three rows suffice. */
-static int distance(const char *a, const char *b)
-{
+/* Damerau-Levenshtein, optimal string alignment: insert, delete, replace, swap neighbours. Three
+ * rows suffice. */
+static int distance(const char *a, const char *b) {
     int row[3][WORD_MAX + 1], n = (int)strlen(a), m = (int)strlen(b);
 
     for (int j = 0; j <= m; j++) {
@@ -104,7 +97,8 @@ static int distance(const char *a, const char *b)
             int ca = tolower((unsigned char)a[i - 1]), cb = tolower((unsigned char)b[j - 1]);
 
             now[j] = smaller(smaller(last[j], now[j - 1]) + 1, last[j - 1] + (ca != cb));
-            if (i > 1 && j > 1 && ca == tolower((unsigned char)b[j - 2]) && cb == tolower((unsigned char)a[i - 2])) {
+            if (i > 1 && j > 1 && ca == tolower((unsigned char)b[j - 2]) &&
+                cb == tolower((unsigned char)a[i - 2])) {
                 now[j] = smaller(now[j], before[j - 2] + 1);
             }
         }
@@ -112,8 +106,7 @@ static int distance(const char *a, const char *b)
     return row[n % 3][m];
 }
 
-const char *mx_text_nearest(const char *word, const char *const *candidates, size_t count)
-{
+const char *mx_text_nearest(const char *word, const char *const *candidates, size_t count) {
     size_t length = strlen(word);
     int allowed = length <= 4 ? 1 : length <= 8 ? 2 : 3, best = allowed + 1;
     const char *nearest = NULL;
@@ -136,16 +129,14 @@ const char *mx_text_nearest(const char *word, const char *const *candidates, siz
 
 enum { RING = 16, RING_TEXT = 40 };
 
-static char *ring(void)
-{
+static char *ring(void) {
     static _Thread_local char buffer[RING][RING_TEXT];
     static _Thread_local unsigned at;
 
     return buffer[at++ % RING];
 }
 
-const char *mx_text_count(int64_t n)
-{
+const char *mx_text_count(int64_t n) {
     char digits[24], *text = ring(), *to = text;
     uint64_t size = n < 0 ? 0 - (uint64_t)n : (uint64_t)n;
     int length = snprintf(digits, sizeof digits, "%" PRIu64, size);
@@ -163,9 +154,9 @@ const char *mx_text_count(int64_t n)
     return text;
 }
 
-/* The unit changes at half of the larger one, so that memory plans near 1 GiB compare at a glance. */
-const char *mx_text_bytes(uint64_t n)
-{
+/* The unit changes at half of the larger one, so that memory plans near 1 GiB compare at a glance.
+ */
+const char *mx_text_bytes(uint64_t n) {
     static const char *const unit[] = { "KiB", "MiB", "GiB", "TiB" };
     char *text = ring();
     double value = (double)n / 1024;
@@ -183,8 +174,7 @@ const char *mx_text_bytes(uint64_t n)
     return text;
 }
 
-const char *mx_text_seconds(double s)
-{
+const char *mx_text_seconds(double s) {
     char *text = ring();
     int64_t whole;
 
@@ -196,20 +186,21 @@ const char *mx_text_seconds(double s)
     if (whole < 3600) {
         snprintf(text, RING_TEXT, "%02d:%02d", (int)(whole / 60), (int)(whole % 60));
     } else {
-        snprintf(text, RING_TEXT, "%" PRId64 ":%02d:%02d", whole / 3600, (int)(whole / 60 % 60), (int)(whole % 60));
+        snprintf(text, RING_TEXT, "%" PRId64 ":%02d:%02d", whole / 3600, (int)(whole / 60 % 60),
+                 (int)(whole % 60));
     }
     return text;
 }
 
 /* --- numbers from people --- */
 
-bool mx_text_to_double(const char *s, double *ret)
-{
+bool mx_text_to_double(const char *s, double *ret) {
     const char *c = s;
     char *end;
     double value;
 
-    /* strtod also takes blanks, hex, inf and nan: let only what a decimal number is made of reach it. */
+    /* strtod also takes blanks, hex, inf and nan: let only what a decimal number is made of reach
+     * it. */
     if (*s == '\0' || s[strspn(s, "+-.0123456789eE")] != '\0') {
         return false;
     }
@@ -225,8 +216,7 @@ bool mx_text_to_double(const char *s, double *ret)
     return true;
 }
 
-bool mx_text_to_int64(const char *s, int64_t *ret)
-{
+bool mx_text_to_int64(const char *s, int64_t *ret) {
     const char *c = s + (*s == '+' || *s == '-');
     char *end;
     long long value;

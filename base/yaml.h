@@ -19,7 +19,8 @@ struct mx_node {
     mx_mark at;
     const char *key; /* in a map; else NULL */
     mx_mark key_at;
-    const char *text; /* MX_NODE_TEXT only */
+    const char *text; /* MX_NODE_TEXT: the text. MX_NODE_NULL: as it was spelled ("", "~", "null"), or NULL when
+                         `~word` took the word away: it counts as not given, but as decided in this layer */
     bool quoted;
     int layer;      /* 0 is the deepest `extends`; a later layer wins. Arguments come last. */
     mx_node *child; /* first item of a list or a map */
@@ -32,6 +33,11 @@ MX_MUST_CHECK mx_code mx_yaml_read(const char *path, int layer, mx_arena *arena,
                                    mx_problems *problems, mx_status *st);
 MX_MUST_CHECK mx_code mx_yaml_parse(const char *text, const char *name, int layer, mx_arena *arena,
                                     mx_node **ret_root, mx_problems *problems, mx_status *st);
+
+/* The value that begins at byte `from` of a text (an argument's a.b=VALUE); places are those in the whole
+ * text. Any kind of node; nothing at all gives MX_NODE_NULL spelled "". */
+MX_MUST_CHECK mx_code mx_yaml_parse_value(const char *text, size_t from, const char *name, int layer,
+                                          mx_arena *arena, mx_node **ret_value, mx_problems *problems, mx_status *st);
 
 /* NULL when the map (or NULL) has no such key. */
 mx_node *mx_node_find(const mx_node *map, const char *key);
