@@ -15,9 +15,10 @@
  * activation is written (=) unless the op says +=. A NULL gradient pointer is not computed.
  *
  * `saved` memory is the backend's own business: the op's *_saved_bytes says how much one call site
- * needs (it looks at shapes and counts only, never at data pointers), forward fills it, backward reads
- * it. `scratch` is one region shared by all calls in turn; *_scratch_bytes says how much a call
- * needs; the caller hands in the maximum with mx_ops.scratch. Nothing else is allocated.
+ * needs (it looks at shapes, counts and at which pointers are NULL, and follows none to data: when planning, any
+ * non-NULL value stands for "there will be one"), forward fills it, backward reads it. `scratch` is one region
+ * shared by all calls in turn; *_scratch_bytes says how much a call needs, under the same rule; the caller hands in
+ * the maximum with mx_ops.scratch. Nothing else is allocated.
  * No op reads a device value back to the host. */
 #ifndef KERNELS_OPS_H
 #define KERNELS_OPS_H

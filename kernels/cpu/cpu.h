@@ -41,6 +41,7 @@ static inline void mx_scratch_reset(mx_scratch *s, size_t mark) {
 
 /* ------------------------------------------------------------------ the backend */
 typedef struct mx_gemm_engine mx_gemm_engine; /* oneDNN's engine, stream, primitives; gemm.c */
+typedef struct mx_rope_table mx_rope_table;   /* cosines and sines; rope.c */
 
 typedef struct mx_cpu {
     mx_backend base; /* first: an mx_backend * from this backend is an mx_cpu * */
@@ -49,7 +50,16 @@ typedef struct mx_cpu {
     mx_scratch scratch;
     size_t used[MX_MEMORY_PURPOSES];
     mx_gemm_engine *gemm;
+    mx_rope_table *rope;
+    mx_code lost; /* something failed inside an op; told at the next sync */
+    char lost_text[160];
 } mx_cpu;
+
+mx_code mx_cpu_open(const mx_backend_options *o, mx_backend **ret, mx_status *st);
+
+/* Ops return nothing: the first failure inside one is kept and told at the next sync. */
+void mx_cpu_lose(mx_cpu *cpu, mx_code code, const char *fmt, ...) MX_PRINTF(3, 4);
+void mx_rope_table_close(mx_rope_table *table);
 
 static inline mx_cpu *mx_cpu_of(mx_backend *b) {
     return (mx_cpu *)b;
@@ -130,6 +140,45 @@ void mx_values_convert(void *to, mx_dtype to_type, const void *from, mx_dtype fr
 /* The same on all threads. */
 void mx_values_convert_all(void *to, mx_dtype to_type, const void *from, mx_dtype from_type, int64_t n);
 
+/* ------------------------------------------------------------------ element loops
+ * Bodies are written once with the type as an argument, inlined always, and called from MX_CLONES functions with
+ * the type a constant, one function for each. */
+#define MX_INLINE static inline __attribute__((always_inline))
+
+MX_INLINE float mx_get(const void *values, mx_dtype dtype, int64_t i) {
+    return dtype == MX_BF16 ? mx_bf16_widen(((const uint16_t *)values)[i]) : ((const float *)values)[i];
+}
+MX_INLINE void mx_put(void *values, mx_dtype dtype, int64_t i, float v) {
+    if (dtype == MX_BF16) {
+        ((uint16_t *)values)[i] = mx_bf16_round(v);
+    } else {
+        ((float *)values)[i] = v;
+    }
+}
+/* Line i of a matrix. */
+static inline void *mx_row_of(const mx_tensor *x, int64_t i) {
+    return (char *)x->data + (size_t)(i * x->dim[1]) * mx_dtype_bytes(x->dtype);
+}
+
+/* e^x within 2 ulp, in a form that compilers vectorise: x = n ln 2 + r, |r| <= ln 2 / 2, e^r by its Taylor polynomial of
+ * degree 7 (remainder 4e-9). Below the smallest normal number: 0; above the largest: infinity; NaN stays. */
+MX_INLINE float mx_exp(float x) {
+    const float to_integer = 12582912.0f; /* 1.5 2^23: adding it rounds to a whole number */
+    float bounded = x > 88.7f ? 88.7f : x < -87.3f ? -87.3f : x;
+    float n = (bounded * 1.44269504f + to_integer) - to_integer;
+    float r = bounded - n * 0.693359375f; /* ln 2 in two pieces, the first exact times any n */
+    uint32_t bits;
+    float power, p;
+
+    r = r + n * 2.12194440e-4f;
+    p = 1.0f + r * (1.0f + r * (1.0f / 2 + r * (1.0f / 6 + r * (1.0f / 24 + r * (1.0f / 120 + r * (1.0f / 720 + r * (1.0f / 5040)))))));
+    bits = (uint32_t)((int32_t)n + 127) << 23;
+    memcpy(&power, &bits, sizeof power);
+    p = p * power;
+    p = x < -87.3f ? 0.0f : p;
+    return x > 88.7f ? INFINITY : p;
+}
+
 /* ------------------------------------------------------------------ noise (base/rng.h's scheme) */
 /* Bytes of one row of dropout bits: bit j (of byte j / 8) is 1 when column j is kept; rows are whole 64-bit words. */
 static inline int64_t mx_dropout_row_bytes(int64_t columns) {
@@ -139,6 +188,9 @@ static inline int64_t mx_dropout_row_bytes(int64_t columns) {
  * `site_offset` added to it. Multi-threaded. noise->rate > 0. */
 void mx_dropout_draw(const mx_noise *noise, uint32_t site_offset, const mx_rows *rows, const int32_t *row, int64_t n,
                      int64_t columns, uint8_t *ret_bits);
+/* One row, for use inside a parallel region: y = x where kept, else 0, without the factor 1 / (1 - rate), so exact
+ * in bf16 too (the factor then belongs on the product that follows); y may be x. */
+void mx_mask_row(const uint8_t *bits, void *y, const void *x, mx_dtype dtype, int64_t columns);
 /* One row, for use inside a parallel region: y = kept x / (1 - rate), or y += with `add`; y may be x. Types f32 or bf16 each. */
 void mx_dropout_row(const uint8_t *bits, float rate, void *y, mx_dtype y_type, const void *x, mx_dtype x_type,
                     int64_t columns, bool add);
