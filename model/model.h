@@ -22,6 +22,7 @@ typedef struct mx_model_limits {
     int64_t tasks;     /* router tallies are told apart by them; >= 1 */
     bool training;     /* false: forward only, the layers share one set of activations */
     bool label_logits; /* mx_model_label_logits will be used */
+    bool checks;       /* the gradients that only checks read will be asked for */
 } mx_model_limits;
 
 /* Bytes by purpose, without weights or device memory; MX_MEMORY_TRAINED is the trainee's (mx_trainee_bytes) and stays 0.
@@ -43,9 +44,9 @@ typedef struct mx_pass {
     uint64_t seed;      /* of the noise */
     uint64_t step;      /* optimizer step, from 0: names the noise */
     bool choice;        /* objective: choice instead of language_model */
-    bool input_gradient; /* mx_model_read_input_gradient will be asked */
-    bool router_gradient_apart; /* mx_model_read_router_loss_gradient will be asked */
-    bool count_pairs;   /* tally co-activation (evaluation) */
+    bool input_gradient; /* compute that of the embedding rows, for mx_model_read_input_gradient */
+    bool router_gradient_apart; /* for mx_model_read_router_loss_gradient; needs limits.checks */
+    bool count_pairs;    /* tally co-activation (evaluation) */
 } mx_pass;
 
 /* Copies the batch and runs the layers. `adapter` is a list, today of one; derived values are refreshed when stale. The
@@ -57,7 +58,7 @@ void mx_model_losses(mx_model *m, mx_numbers *numbers);
 /* Gradients of what mx_model_losses added; adds to the adapters' gradients. */
 void mx_model_backward(mx_model *m);
 
-/* Of the last forward pass; each waits. */
+/* Of the last forward pass; each waits. Not between mx_model_losses and mx_model_backward. */
 /* -log p of each loss row's target, without gradients; loss_rows values. */
 MX_MUST_CHECK mx_code mx_model_nll(mx_model *m, float *ret, mx_status *st);
 /* Logits of `ids` vocabulary entries at each loss row: (loss_rows, ids). ids 0: the whole vocabulary. */
@@ -69,7 +70,8 @@ MX_MUST_CHECK mx_code mx_model_read_load(mx_model *m, mx_router_load *into, mx_s
 /* Sizes *ret for this model. */
 void mx_model_init_load(const mx_model *m, mx_router_load *ret);
 
-/* For checks (vectors, gates, tests), of the last pass with `training` set; each waits. */
+/* For checks (vectors, gates, tests), of the last pass with `training` set; each waits. Not between mx_model_losses and
+ * mx_model_backward. */
 /* The stream after layer i, (rows, hidden) as f32; i = layers: after the final norm. */
 void mx_model_read_hidden(mx_model *m, int64_t layer, float *ret);
 /* Router of a layer: logits (rows, E); weight (rows, E) that each expert's output is multiplied with, 0 where unused;

@@ -50,6 +50,8 @@ MX_MUST_CHECK mx_code mx_trainee_start(mx_trainee *t, uint64_t seed, mx_status *
 void mx_trainee_begin(mx_trainee *t);
 /* Method's own gradients and losses, clipping, AdamW with this step's learning rate, after_step. Nothing is read back. */
 void mx_trainee_end(mx_trainee *t);
+/* The first part of mx_trainee_end alone, for checks that read the gradient: call it once a step, and then not _end. */
+void mx_trainee_finish_gradient(mx_trainee *t);
 /* The rate mx_trainee_end will use next. */
 double mx_trainee_learning_rate(const mx_trainee *t);
 /* Waits, and gives the numbers of the step that ended. When the optimizer skipped it (a loss or gradient was not finite):

@@ -126,9 +126,15 @@ void mx_low_rank_export(const mx_low_rank_words *w, json_t *object) {
 void mx_low_rank_import(mx_import *in, mx_low_rank_words *w) {
     const char *bias = mx_import_text(in, "bias");
 
-    mx_import_integer(in, "r", 1, 4096, &w->r);
-    mx_import_real(in, "lora_alpha", 0, 1e6, &w->alpha);
+    if (!mx_import_integer(in, "r", 1, 4096, &w->r)) {
+        mx_import_refuse(in, "r", "is missing");
+    }
+    if (!mx_import_real(in, "lora_alpha", 0, 1e6, &w->alpha)) {
+        mx_import_refuse(in, "lora_alpha", "is missing");
+    }
+    w->dropout = 0; /* what an absent word means to PEFT */
     mx_import_real(in, "lora_dropout", 0, 1, &w->dropout);
+    w->targets = 1 << MX_SITE_Q | 1 << MX_SITE_V; /* PEFT's targets for LLaMA when the file names none */
     mx_import_sites(in, "target_modules", &w->targets);
     mx_import_boolean(in, "use_rslora", &w->rslora);
     mx_import_real(in, "loraplus_lr_ratio", 1, 1000, &w->loraplus_lr_ratio);
