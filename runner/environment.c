@@ -1,0 +1,80 @@
+/* environment.c - see environment.h. */
+#include "runner/environment.h"
+
+#include "datasets/fetch.h"
+#include "model/hub.h"
+#include "runner/build.h"
+#include "runner/plan.h"
+
+#include <curl/curl.h>
+#include <sqlite3.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/utsname.h>
+#include <zlib.h>
+
+const char *mx_version_text(void) {
+    return MX_COMMIT[0] ? "mixrun " MX_VERSION " (" MX_COMMIT ")" : "mixrun " MX_VERSION;
+}
+
+static void processor_name(char *ret, size_t size) {
+    char line[256];
+    FILE *f = fopen("/proc/cpuinfo", "r");
+
+    snprintf(ret, size, "unknown processor");
+    while (f && fgets(line, sizeof line, f)) {
+        const char *colon = strchr(line, ':');
+
+        if (strncmp(line, "model name", 10) == 0 && colon) {
+            snprintf(ret, size, "%s", colon + 2);
+            ret[strcspn(ret, "\n")] = '\0';
+            break;
+        }
+    }
+    if (f) {
+        fclose(f);
+    }
+}
+
+void mx_environment_json(const mx_backend *b, mx_text *out) {
+    char processor[200];
+    struct utsname system;
+    json_t *o;
+    char *text;
+
+    processor_name(processor, sizeof processor);
+    uname(&system);
+    o = json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s}", "mixrun", MX_VERSION, "commit", MX_COMMIT, "device", b->name,
+                  "backend", b->description, "precision", b->precision == MX_PRECISION_BF16 ? "bf16" : "f32", "processor",
+                  processor, "system", system.sysname, "release", system.release, "machine", system.machine);
+    text = json_dumps(o, JSON_SORT_KEYS | JSON_COMPACT);
+    mx_text_print(out, "%s", text ? text : "{}");
+    free(text);
+    json_decref(o);
+}
+
+void mx_environment_print(const mx_backend *b, mx_text *out) {
+    static const char *const words[] = { "MIXRUN_DATA", "MIXRUN_HOME", "HF_HOME", "HF_HUB_CACHE", "XDG_CACHE_HOME", "OMP_NUM_THREADS" };
+    char processor[200];
+    mx_arena arena;
+
+    mx_arena_init(&arena, 1 << 20);
+    processor_name(processor, sizeof processor);
+    mx_text_print(out, "%s\n", mx_version_text());
+    mx_text_print(out, "  processor  %s\n  cpu        %s\n", processor, b->description);
+    mx_text_print(out, "  bf16       %s\n", mx_cpu_has_bf16() ? "yes: precision auto is bf16" : "no: precision auto is f32; bf16 is emulated");
+    mx_text_print(out, "  memory     %s available\n", mx_text_bytes(mx_memory_available()));
+    mx_text_print(out, "  cuda       %s\n", "not built in");
+    mx_text_print(out, "  libraries  sqlite %s, libcurl %s, zlib %s, jansson %s\n", sqlite3_libversion(),
+                  curl_version_info(CURLVERSION_NOW)->version, zlibVersion(), jansson_version_str());
+    mx_text_print(out, "  home       %s\n  cache      %s\n  models     %s\n", mx_path_home(&arena), mx_path_cache(&arena),
+                  mx_hub_cache(&arena));
+    for (size_t i = 0; i < sizeof words / sizeof words[0]; i++) {
+        const char *value = getenv(words[i]);
+
+        if (value) {
+            mx_text_print(out, "  %s=%s\n", words[i], value);
+        }
+    }
+    mx_arena_finish(&arena);
+}

@@ -1,0 +1,17 @@
+/* environment.h - what this program and this machine are, for `env`, the first line of a run, and the store. */
+#ifndef RUNNER_ENVIRONMENT_H
+#define RUNNER_ENVIRONMENT_H
+
+#include "base/text.h"
+#include "kernels/backend.h"
+
+#define MX_VERSION "0.1.0"
+
+/* "mixrun 0.1.0 (a1b2c3d)"; without the commit where the build had none. */
+const char *mx_version_text(void);
+/* JSON object, keys sorted, nothing that changes from run to run on the same machine. */
+void mx_environment_json(const mx_backend *b, mx_text *out);
+/* For people: version, processor, threads, memory, libraries, CUDA, folders. */
+void mx_environment_print(const mx_backend *b, mx_text *out);
+
+#endif

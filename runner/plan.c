@@ -1,0 +1,462 @@
+/* plan.c - see plan.h. */
+#include "runner/plan.h"
+
+#include <assert.h>
+#include <math.h>
+#include <string.h>
+
+/* -------------------------------------------------------------------- memory of this process and machine */
+
+static size_t proc_value(const char *path, const char *word) {
+    char line[256];
+    size_t kib = 0, n = strlen(word);
+    FILE *f = fopen(path, "r");
+
+    while (f && fgets(line, sizeof line, f)) {
+        if (strncmp(line, word, n) == 0) {
+            kib = strtoull(line + n, NULL, 10);
+            break;
+        }
+    }
+    if (f) {
+        fclose(f);
+    }
+    return kib * 1024;
+}
+
+size_t mx_memory_now(void) {
+    return proc_value("/proc/self/status", "RssAnon:");
+}
+
+static size_t file_number(const char *path) {
+    char text[64] = "";
+    FILE *f = fopen(path, "r");
+
+    if (f) {
+        if (!fgets(text, sizeof text, f)) {
+            text[0] = '\0';
+        }
+        fclose(f);
+    }
+    return strtoull(text, NULL, 10); /* "max" reads as 0: no limit */
+}
+
+size_t mx_memory_available(void) {
+    size_t available = proc_value("/proc/meminfo", "MemAvailable:");
+    size_t limit = file_number("/sys/fs/cgroup/memory.max"), used = file_number("/sys/fs/cgroup/memory.current");
+
+    if (limit > 0 && limit > used && limit - used < available) {
+        available = limit - used;
+    }
+    return available;
+}
+
+/* -------------------------------------------------------------------- tasks and data */
+
+static int32_t find_task(const mx_plan *p, const char *name) {
+    for (int32_t i = 0; i < p->tasks; i++) {
+        if (strcmp(p->task[i].name, name) == 0) {
+            return i;
+        }
+    }
+    return -1;
+}
+
+static mx_code add_task(mx_plan *p, const char *name, mx_mark at, const mx_task_item *item, mx_status *st) {
+    mx_plan_task *t = &p->task[p->tasks];
+    mx_problems problems;
+    mx_code code;
+
+    mx_problems_init(&problems);
+    code = mx_task_read(name, at, p->arena, &t->task, &problems, st);
+    if (code == MX_E_RECIPE && problems.kept > 0 && st->code == MX_OK) {
+        *st = problems.item[0]; /* validate tells all of them */
+    }
+    mx_problems_finish(&problems);
+    if (code == MX_OK) {
+        t->name = name;
+        t->item = item;
+        p->tasks++;
+    }
+    return code;
+}
+
+/* The run's list: the tasks trained on, then those only scored. */
+static mx_code gather_tasks(mx_plan *p, mx_status *st) {
+    const mx_recipe *r = p->recipe;
+    const mx_list *trained = &r->train.data.tasks;
+    const mx_texts *scored = &r->eval.tasks;
+
+    p->task = MX_TAKE(p->arena, mx_plan_task, trained->count + scored->count + 1);
+    for (size_t i = 0; p->trains && i < trained->count; i++) {
+        const mx_task_item *item = (const mx_task_item *)trained->item + i;
+
+        if (find_task(p, item->task) >= 0) {
+            return mx_fail(st, MX_E_RECIPE, trained->at[i], "train.tasks names '%s' twice; use weight for more of it",
+                           item->task);
+        }
+        MX_TRY(add_task(p, item->task, trained->at[i], item, st));
+    }
+    for (size_t i = 0; i < scored->count; i++) {
+        if (find_task(p, scored->item[i]) < 0) {
+            MX_TRY(add_task(p, scored->item[i], scored->at[i], NULL, st));
+        }
+    }
+    if (!p->trains && scored->count == 0) { /* eval of a recipe that names none: those it would train on */
+        for (size_t i = 0; i < trained->count; i++) {
+            MX_TRY(add_task(p, ((const mx_task_item *)trained->item + i)->task, trained->at[i], NULL, st));
+        }
+    }
+    return MX_OK;
+}
+
+static mx_code read_training(mx_plan *p, mx_status *st) {
+    const mx_stream_words *w = &p->recipe->train.data;
+    mx_encode_options o = {
+        .form = (mx_prompt_form)w->prompt,
+        .ask = w->objective == MX_OBJECTIVE_CHOICE ? MX_ASK_CHOICES : MX_ASK_ANSWER,
+        .loss_on_all = w->objective == MX_OBJECTIVE_LANGUAGE_MODEL && w->loss_on == MX_LOSS_ON_ALL,
+        .add_eos = w->add_eos,
+        .sequence_len = w->sequence_len,
+    };
+    int64_t running = 0;
+
+    for (int32_t i = 0; i < p->tasks; i++) {
+        mx_plan_task *t = &p->task[i];
+        mx_data_request want = { .split = MX_SPLIT_TRAIN, .data_dir = p->recipe->data_dir, .task_index = i };
+
+        if (!t->item) {
+            continue;
+        }
+        want.at = w->tasks.at[i];
+        want.path = t->item->path;
+        want.labels = t->item->labels;
+        want.hold_out = t->item->hold_out;
+        want.limit = t->item->limit;
+        want.first_running = (int32_t)running;
+        MX_TRY(mx_questions_read(t->task, &want, p->arena, &t->train, st));
+        running += t->train.in_file;
+        if (running > INT32_MAX) {
+            return mx_fail(st, MX_E_DATA, MX_NOWHERE, "the mix has more than %d questions", INT32_MAX);
+        }
+        if (!mx_task_prompt_of(t->task, o.form)) {
+            return mx_fail(st, MX_E_RECIPE, mx_recipe_place(p->recipe, "train.prompt"), "task '%s' has no prompt '%s'",
+                           t->name, mx_prompt_form_names[o.form]);
+        }
+        MX_TRY(mx_encode(&t->train, p->tokenizer, &o, p->arena, &t->encoded, st));
+        p->limited |= t->item->limit > 0;
+    }
+    return MX_OK;
+}
+
+static mx_code add_exams(mx_plan *p, int32_t task, mx_split split, mx_mark at, mx_status *st) {
+    const mx_recipe *r = p->recipe;
+    const mx_plan_task *t = &p->task[task];
+    mx_data_request want = { .split = split, .data_dir = r->data_dir, .task_index = task, .at = at, .limit = r->eval.limit };
+    mx_questions questions;
+
+    if (split == MX_SPLIT_HELD_OUT) {
+        want.path = t->item->path;
+        want.labels = t->item->labels;
+        want.hold_out = t->item->hold_out;
+    }
+    MX_TRY(mx_questions_read(t->task, &want, p->arena, &questions, st));
+    for (int protocol = 0; protocol < MX_PROTOCOLS; protocol++) {
+        mx_plan_exam *e = &p->exam[p->exams];
+
+        if (!(r->eval.protocols >> protocol & 1)) {
+            continue;
+        }
+        if (!(t->task->protocols >> protocol & 1)) {
+            return mx_fail(st, MX_E_RECIPE, mx_recipe_place(r, "eval.protocols"), "task '%s' does not offer protocol %s",
+                           t->name, mx_protocol_names[protocol]);
+        }
+        *e = (mx_plan_exam){ .task = task, .split = split, .questions = questions };
+        MX_TRY(mx_exam_prepare(&e->questions, (mx_protocol)protocol, p->tokenizer, r->train.data.sequence_len, p->arena,
+                               &e->exam, st));
+        p->exams++;
+    }
+    return MX_OK;
+}
+
+static mx_code read_exams(mx_plan *p, mx_status *st) {
+    const mx_recipe *r = p->recipe;
+    mx_split split = r->eval.split == MX_EVAL_TEST ? MX_SPLIT_TEST : MX_SPLIT_VALIDATION;
+
+    p->exam = MX_TAKE(p->arena, mx_plan_exam, (size_t)p->tasks * 2 * MX_PROTOCOLS + 1);
+    for (int32_t i = 0; i < p->tasks; i++) {
+        bool scored = r->eval.tasks.count == 0;
+        mx_mark at = mx_recipe_place(r, "eval.tasks");
+
+        for (size_t j = 0; j < r->eval.tasks.count; j++) {
+            if (strcmp(r->eval.tasks.item[j], p->task[i].name) == 0) {
+                scored = true;
+                at = r->eval.tasks.at[j];
+            }
+        }
+        if (scored) {
+            MX_TRY(add_exams(p, i, split, at, st));
+        }
+    }
+    for (int32_t i = 0; i < p->tasks; i++) {
+        if (p->task[i].item && p->task[i].item->hold_out > 0) {
+            MX_TRY(add_exams(p, i, MX_SPLIT_HELD_OUT, r->train.data.tasks.at[i], st));
+        }
+    }
+    return MX_OK;
+}
+
+/* -------------------------------------------------------------------- steps and bytes */
+
+static mx_code cut_steps(mx_plan *p, mx_status *st) {
+    const mx_train_options *t = &p->recipe->train;
+    mx_stream_part *part = MX_TAKE(p->arena, mx_stream_part, p->tasks);
+    mx_stream_options o = {
+        .seed = (uint64_t)p->recipe->seed,
+        .epochs = t->data.num_epochs,
+        .max_steps = t->data.max_steps,
+        .batch_size = t->data.batch_size,
+        .micro_batch_tokens = t->data.micro_batch_tokens,
+    };
+    int64_t parts = 0;
+
+    for (int32_t i = 0; i < p->tasks; i++) {
+        if (p->task[i].item) {
+            part[parts].questions = &p->task[i].encoded;
+            part[parts++].weight = p->task[i].item->weight;
+        }
+    }
+    MX_TRY(mx_stream_open(part, parts, &o, p->arena, &p->stream, st));
+    p->totals = *mx_stream_measure(p->stream);
+    p->limited |= p->totals.steps < p->totals.steps_per_epoch * t->data.num_epochs;
+    p->schedule = mx_optimizer_schedule(&t->optimizer, p->totals.steps);
+    p->router_log_steps = t->router_log_steps > 0 ? t->router_log_steps : (p->totals.steps + 19) / 20;
+    p->save_steps = t->save_steps;
+    p->logging_steps = t->logging_steps;
+    return MX_OK;
+}
+
+static void measure_limits(mx_plan *p) {
+    mx_extent e = p->totals.largest;
+    int64_t max_rows = p->recipe->train.data.micro_batch_tokens;
+
+    for (int32_t i = 0; i < p->exams; i++) {
+        e = mx_extent_max(e, mx_exam_extent(&p->exam[i].exam, max_rows));
+        p->limits.label_logits |= p->exam[i].exam.protocol == MX_PROTOCOL_LABEL_LOGITS;
+    }
+    p->limits.rows = e.rows;
+    p->limits.loss_rows = e.loss_rows;
+    p->limits.segments = e.segments;
+    p->limits.spans = e.spans;
+    p->limits.questions = e.questions;
+    p->limits.tasks = p->tasks > 0 ? p->tasks : 1;
+    p->limits.training = p->trains;
+}
+
+static mx_code measure_memory(mx_plan *p, size_t limit, mx_status *st) {
+    size_t device = 0, available = limit ? limit : mx_memory_available();
+
+    mx_model_bytes(p->backend, p->base_file, p->layout, &p->limits, p->bytes);
+    p->bytes[MX_MEMORY_TRAINED] = mx_trainee_bytes(p->layout, p->trains);
+    for (int i = 0; i < MX_MEMORY_PURPOSES; i++) {
+        device += p->bytes[i];
+    }
+    p->host_bytes = mx_memory_now();
+    p->total_bytes = device + p->host_bytes;
+    if (device > available) {
+        mx_fail(st, MX_E_MEMORY, MX_NOWHERE, "this run needs %s and the machine has %s left (mixrun plan shows what for)",
+                mx_text_bytes(p->total_bytes), mx_text_bytes(available));
+        mx_hint(st, "a smaller train.micro_batch_tokens (now %lld) needs less for activations (now %s)",
+                (long long)p->recipe->train.data.micro_batch_tokens, mx_text_bytes(p->bytes[MX_MEMORY_SAVED]));
+        return MX_E_MEMORY;
+    }
+    return MX_OK;
+}
+
+/* -------------------------------------------------------------------- identity */
+
+static void hash_tasks_and_data(mx_plan *p) {
+    mx_hasher *tasks = mx_hasher_open(), *data = mx_hasher_open();
+
+    for (int32_t i = 0; i < p->tasks; i++) {
+        mx_hasher_add(tasks, p->task[i].task->sha256, strlen(p->task[i].task->sha256));
+        for (int f = 0; p->task[i].item && f < p->task[i].train.files; f++) {
+            mx_hasher_add(data, p->task[i].train.file[f].sha256, strlen(p->task[i].train.file[f].sha256));
+        }
+    }
+    for (int32_t i = 0; i < p->exams; i++) {
+        for (int f = 0; f < p->exam[i].questions.files; f++) {
+            mx_hasher_add(data, p->exam[i].questions.file[f].sha256, strlen(p->exam[i].questions.file[f].sha256));
+        }
+    }
+    mx_hasher_close(tasks, p->tasks_hash);
+    mx_hasher_close(data, p->data_hash);
+}
+
+static mx_code open_device(mx_plan *p, mx_status *st) {
+    const mx_recipe *r = p->recipe;
+    mx_backend_options o = { .device = strcmp(r->device, "auto") == 0 ? "cpu" : r->device, .threads = (int)r->threads };
+    mx_status inner = { 0 };
+    mx_code code;
+
+    o.precision = r->precision == MX_PRECISION_WORD_BF16 ? MX_PRECISION_BF16 : MX_PRECISION_F32;
+    code = mx_backend_open(&o, &p->backend, &inner);
+    if (code) {
+        inner.at = mx_recipe_place(r, "device");
+        *st = inner;
+    }
+    return code;
+}
+
+static mx_code describe(mx_plan *p, mx_status *st) {
+    mx_text words;
+
+    mx_text_init(&words, 4096);
+    p->method->describe(p->config, &words);
+    p->description = mx_arena_text(p->arena, "%s%s%s", p->method->name, words.length ? " " : "", words.data ? words.data : "");
+    mx_text_finish(&words);
+    (void)st;
+    return MX_OK;
+}
+
+mx_code mx_plan_make(const mx_recipe *recipe, const mx_plan_wish *wish, mx_arena *arena, mx_plan **ret, mx_status *st) {
+    mx_plan *p = MX_TAKE(arena, mx_plan, 1);
+    const mx_shape *shape;
+    mx_code code;
+
+    *ret = NULL;
+    p->recipe = recipe;
+    p->arena = arena;
+    p->trains = wish->trains;
+    p->method = wish->method ? wish->method : recipe->method;
+    p->config = wish->method ? wish->config : recipe->adapter.config;
+    if ((code = mx_hub_resolve(recipe->base_model, mx_recipe_place(recipe, "base_model"), arena, &p->base, st)) ||
+        (code = open_device(p, st)) || (code = mx_base_file_open(p->base.path, arena, &p->base_file, st)) ||
+        (code = mx_tokenizer_open(p->base.path, arena, &p->tokenizer, st))) {
+        goto done;
+    }
+    shape = mx_base_file_shape(p->base_file);
+    if (mx_tokenizer_size(p->tokenizer) > shape->vocab) {
+        code = mx_fail(st, MX_E_DATA, MX_NOWHERE, "%s: the tokenizer has %d tokens, the model only %lld embeddings",
+                       p->base.path, mx_tokenizer_size(p->tokenizer), (long long)shape->vocab);
+        goto done;
+    }
+    code = mx_shape_check_length(shape, recipe->train.data.sequence_len, st);
+    if (code) {
+        if (st->at.file == NULL) {
+            st->at = mx_recipe_place(recipe, "train.sequence_len");
+        }
+        goto done;
+    }
+    p->layout = mx_layout_make(p->method, p->config, shape, arena);
+    if ((code = describe(p, st)) || (code = gather_tasks(p, st)) || (code = p->trains ? read_training(p, st) : MX_OK) ||
+        (code = read_exams(p, st)) || (code = p->trains ? cut_steps(p, st) : MX_OK) ||
+        (code = mx_base_file_hash(p->base_file, p->base_hash, st))) {
+        goto done;
+    }
+    p->limited |= recipe->eval.limit > 0 && !p->trains;
+    mx_recipe_hash(recipe, p->recipe_hash);
+    hash_tasks_and_data(p);
+    measure_limits(p);
+    code = measure_memory(p, wish->memory_limit, st);
+done:
+    if (code) {
+        mx_plan_close(p);
+    } else {
+        *ret = p;
+    }
+    return code;
+}
+
+void mx_plan_close(mx_plan *p) {
+    if (!p) {
+        return;
+    }
+    mx_tokenizer_close(p->tokenizer);
+    mx_base_file_close(p->base_file);
+    if (p->backend) {
+        p->backend->close(p->backend);
+    }
+    p->tokenizer = NULL;
+    p->base_file = NULL;
+    p->backend = NULL;
+}
+
+/* -------------------------------------------------------------------- what the user is told */
+
+static void print_training(const mx_plan *p, mx_text *out) {
+    int64_t truncated = 0, questions = 0;
+
+    mx_text_print(out, "  train    ");
+    for (int32_t i = 0, n = 0; i < p->tasks; i++) {
+        if (p->task[i].item) {
+            mx_text_print(out, "%s%s", n++ ? " + " : "", p->task[i].name);
+            questions += p->task[i].train.count;
+            truncated += p->task[i].encoded.truncated;
+        }
+    }
+    mx_text_print(out, ": %s questions, %lld epoch%s, %s steps, %s tokens\n", mx_text_count(questions),
+                  (long long)p->recipe->train.data.num_epochs, p->recipe->train.data.num_epochs == 1 ? "" : "s",
+                  mx_text_count(p->totals.steps), mx_text_count(p->totals.rows));
+    if (truncated) {
+        mx_text_print(out, "           %s questions are longer than sequence_len %lld and were truncated\n",
+                      mx_text_count(truncated), (long long)p->recipe->train.data.sequence_len);
+    }
+}
+
+static void print_exams(const mx_plan *p, mx_text *out) {
+    for (int32_t i = 0; i < p->exams; i++) {
+        const mx_plan_exam *e = &p->exam[i];
+
+        mx_text_print(out, "%s%s %s, %s: %s questions", i ? "\n           " : "  score    ", p->task[e->task].name,
+                      mx_split_names[e->split], mx_protocol_names[e->exam.protocol], mx_text_count(e->questions.count));
+        if (e->exam.encoded.truncated) {
+            mx_text_print(out, ", %s truncated", mx_text_count(e->exam.encoded.truncated));
+        }
+    }
+    mx_text_print(out, "%s", p->exams ? "\n" : "");
+}
+
+void mx_plan_print(const mx_plan *p, bool purposes, mx_text *out) {
+    static const char *const names[MX_MEMORY_PURPOSES] = { "frozen weights", "trained values, gradients, moments",
+                                                           "saved activations", "scratch", "batch and tallies" };
+    int64_t values = mx_base_file_values(p->base_file);
+    mx_text notes;
+
+    mx_text_print(out, "  base     %s  %s, %.1f M values, computed in %s%s\n", p->base.name,
+                  mx_base_file_description(p->base_file), (double)values / 1e6,
+                  p->backend->precision == MX_PRECISION_BF16 ? "bf16" : "f32",
+                  p->backend->emulated_bf16 ? " (emulated: this processor has no bf16)" : "");
+    mx_text_print(out, "  adapter  %s: %s trained values (%.1f %%)", p->description, mx_text_count(p->layout->trained),
+                  100.0 * (double)p->layout->trained / (double)values);
+    if (p->layout->trained_router) {
+        mx_text_print(out, ", %s of them router", mx_text_count(p->layout->trained_router));
+    }
+    mx_text_print(out, "\n");
+    if (p->method->note) {
+        mx_text_init(&notes, 4096);
+        p->method->note(p->config, &notes);
+        for (char *line = notes.data, *end; line && *line; line = end) {
+            end = strchrnul(line, '\n');
+            mx_text_print(out, "           note: %.*s\n", (int)(end - line), line);
+            end += *end != '\0';
+        }
+        mx_text_finish(&notes);
+    }
+    if (p->trains) {
+        print_training(p, out);
+    }
+    if (purposes) {
+        print_exams(p, out);
+    }
+    mx_text_print(out, "  memory   planned %s\n", mx_text_bytes(p->total_bytes));
+    for (int i = 0; purposes && i < MX_MEMORY_PURPOSES; i++) {
+        mx_text_print(out, "           %10s  %s\n", mx_text_bytes(p->bytes[i]), names[i]);
+    }
+    if (purposes) {
+        mx_text_print(out, "           %10s  program, tokenizer and questions\n", mx_text_bytes(p->host_bytes));
+    }
+    if (p->limited) {
+        mx_text_print(out, "  limited  max_steps or a limit cuts this short: it is for trying things, not a result\n");
+    }
+}

@@ -1,0 +1,84 @@
+/* plan.h - what a recipe will do, known before any weight is loaded.
+ *
+ * Reads the base's headers, the tokenizer and the data; encodes every question; cuts the steps; counts trained values, tokens
+ * and bytes by purpose. A plan that does not fit into memory is refused here. Everything in it is only read afterwards. */
+#ifndef RUNNER_PLAN_H
+#define RUNNER_PLAN_H
+
+#include "datasets/stream.h"
+#include "eval/score.h"
+#include "model/hub.h"
+#include "model/trainee.h"
+#include "runner/recipe.h"
+
+/* A task of the run, trained on, scored, or both. Its place in the list is mx_question.task_index. */
+typedef struct mx_plan_task {
+    const char *name;
+    mx_task *task;
+    const mx_task_item *item; /* of train.tasks; NULL: only scored */
+    mx_questions train;       /* empty when only scored */
+    mx_encoded_list encoded;
+} mx_plan_task;
+
+/* One evaluation to be made: a task, a split, a protocol. */
+typedef struct mx_plan_exam {
+    int32_t task; /* index into tasks */
+    mx_split split;
+    mx_questions questions;
+    mx_exam exam;
+} mx_plan_exam;
+
+typedef struct mx_plan {
+    const mx_recipe *recipe;
+    mx_arena *arena;
+    mx_backend *backend;
+    mx_hub_base base;
+    mx_base_file *base_file;
+    char base_hash[MX_SHA256_TEXT];
+    mx_tokenizer *tokenizer;
+
+    bool trains; /* false: only evaluates (mixrun eval) */
+    const mx_method *method;
+    const void *config; /* the method's resolved words */
+    const mx_layout *layout;
+    const char *description; /* "mixlora r16 E8 top-2 on q k v o gate up down" */
+
+    mx_plan_task *task;
+    int32_t tasks;
+    mx_plan_exam *exam;
+    int32_t exams;
+    mx_stream *stream; /* NULL when not training */
+    mx_stream_totals totals;
+    mx_schedule schedule;
+    int64_t router_log_steps, save_steps, logging_steps; /* resolved */
+    bool limited;
+
+    mx_model_limits limits;
+    size_t bytes[MX_MEMORY_PURPOSES]; /* on the device */
+    size_t host_bytes;                /* the process's own anonymous memory */
+    size_t total_bytes;               /* on the CPU: both, since they are one memory */
+
+    char recipe_hash[MX_SHA256_TEXT], tasks_hash[MX_SHA256_TEXT], data_hash[MX_SHA256_TEXT];
+} mx_plan;
+
+/* What a plan may ask for besides the recipe. */
+typedef struct mx_plan_wish {
+    bool trains;
+    const mx_method *method; /* NULL: the recipe's (eval of a saved adapter: the adapter's own) */
+    const void *config;
+    size_t memory_limit; /* bytes; 0: what the machine has available */
+} mx_plan_wish;
+
+/* Fails with the places of the recipe. The plan owns what it opened until mx_plan_close; all else lives in `arena`. */
+MX_MUST_CHECK mx_code mx_plan_make(const mx_recipe *recipe, const mx_plan_wish *wish, mx_arena *arena, mx_plan **ret,
+                                   mx_status *st);
+void mx_plan_close(mx_plan *p); /* NULL is fine */
+
+/* "base ...", "adapter ...", "train ...", "memory ..." of the storyboard; `purposes`: memory line by line. */
+void mx_plan_print(const mx_plan *p, bool purposes, mx_text *out);
+
+/* Bytes of anonymous memory this process holds now, and the most that it may have: what is available now, or its cgroup's limit. */
+size_t mx_memory_now(void);
+size_t mx_memory_available(void);
+
+#endif

@@ -1,0 +1,248 @@
+/* train.c - see train.h. */
+#include "runner/train.h"
+
+#include "runner/evaluate.h"
+
+#include <math.h>
+#include <string.h>
+#include <unistd.h>
+
+static bool stopping(const mx_session *s) {
+    return s->stop && *s->stop;
+}
+
+/* -------------------------------------------------------------------- going on from where a run stopped */
+
+enum { CHECKPOINT_PARTS = 7 };
+
+/* What a run must remember besides the trainee: the router window that is open. */
+static size_t window_parts(mx_session *s, mx_checkpoint_part part[CHECKPOINT_PARTS]) {
+    mx_router_load *l = &s->window;
+    size_t n = 0, e = (size_t)(l->layers * l->tasks), cells = e * (size_t)l->experts;
+
+    part[n++] = (mx_checkpoint_part){ "window_first", &s->window_first, sizeof s->window_first };
+    if (l->experts > 0) {
+        part[n++] = (mx_checkpoint_part){ "window_tokens", l->tokens, cells * sizeof *l->tokens };
+        part[n++] = (mx_checkpoint_part){ "window_dropped", l->dropped, cells * sizeof *l->dropped };
+        part[n++] = (mx_checkpoint_part){ "window_probability", l->probability, cells * sizeof *l->probability };
+        part[n++] = (mx_checkpoint_part){ "window_entropy", l->entropy, e * sizeof *l->entropy };
+        part[n++] = (mx_checkpoint_part){ "window_rows", l->rows, e * sizeof *l->rows };
+    }
+    return n;
+}
+
+static mx_code save_checkpoint(mx_session *s, mx_status *st) {
+    mx_checkpoint_part part[CHECKPOINT_PARTS];
+
+    MX_TRY(mx_model_read_load(s->model, &s->window, st));
+    return mx_checkpoint_save(s->checkpoint_path, s->trainee, s->row.uuid, part, window_parts(s, part), st);
+}
+
+/* Back to the checkpoint, or to the start when there is none; rows past it are dropped. */
+static mx_code take_up(mx_session *s, mx_status *st) {
+    mx_checkpoint_part part[CHECKPOINT_PARTS];
+
+    if (mx_file_exists(s->checkpoint_path)) {
+        MX_TRY(mx_checkpoint_load(s->checkpoint_path, s->trainee, s->row.uuid, part, window_parts(s, part), st));
+    }
+    s->first_step = s->trainee->step;
+    MX_TRY(mx_store_begin(s->store, st));
+    MX_TRY(mx_store_drop_after(s->store, s->row.run_id, s->first_step, st));
+    return mx_store_commit(s->store, st);
+}
+
+/* -------------------------------------------------------------------- what happens when */
+
+/* The epoch that ends after `step` steps (1, 2, ...), or 0. */
+static int64_t epoch_ending(const mx_plan *p, int64_t step) {
+    return step > 0 && step % p->totals.steps_per_epoch == 0 ? step / p->totals.steps_per_epoch : 0;
+}
+
+static bool evaluation_due(const mx_plan *p, int64_t step) {
+    int64_t epoch = epoch_ending(p, step), every = p->recipe->eval.every_epochs;
+
+    if (p->exams == 0) {
+        return false;
+    }
+    if (step == 0) {
+        return p->recipe->eval.before_training;
+    }
+    return step == p->totals.steps || (epoch > 0 && every > 0 && epoch % every == 0);
+}
+
+static mx_code evaluate(mx_session *s, int64_t step, mx_status *st) {
+    const mx_plan *p = s->plan;
+    double epoch = (double)step / (double)p->totals.steps_per_epoch;
+    char title[64];
+
+    if (step == 0) {
+        return mx_evaluate(s, 0, 0, "before training", st);
+    }
+    if (step == p->totals.steps) {
+        return mx_evaluate(s, step, epoch, "after training", st);
+    }
+    snprintf(title, sizeof title, "after epoch %lld", (long long)epoch_ending(p, step));
+    return mx_evaluate(s, step, epoch, title, st);
+}
+
+/* Rows that all evaluations still to come will compute, and all steps: the ETA's unit. */
+static int64_t work_ahead(const mx_session *s) {
+    const mx_plan *p = s->plan;
+    int64_t exam_rows = 0, evaluations = 0;
+
+    for (int32_t i = 0; i < p->exams; i++) {
+        exam_rows += mx_exam_rows(&p->exam[i].exam);
+    }
+    for (int64_t step = s->first_step; step <= p->totals.steps; step++) {
+        evaluations += evaluation_due(p, step);
+    }
+    /* a row that is only scored costs about a third of one that is learnt from */
+    return 3 * p->totals.rows * (p->totals.steps - s->first_step) / p->totals.steps + evaluations * exam_rows;
+}
+
+/* -------------------------------------------------------------------- rows */
+
+static mx_code store_step(mx_session *s, int64_t step, const mx_stream_step *batch, const mx_numbers *n, double rate,
+                          double learning_rate, mx_status *st) {
+    const mx_plan *p = s->plan;
+    const struct {
+        const char *name;
+        double value;
+        bool wanted;
+    } metric[] = {
+        { "loss", n->loss, true },
+        { "nll", n->nll / (double)batch->loss_rows, true },
+        { "balance", n->balance, p->layout->trained_router > 0 },
+        { "z", n->z, p->layout->trained_router > 0 },
+        { "grad_norm", n->grad_norm, true },
+        { "learning_rate", learning_rate, true },
+        { "tokens", (double)batch->rows, true },
+        { "tokens_per_second", rate, true },
+    };
+    bool window = step % p->router_log_steps == 0 || step == p->totals.steps;
+
+    if (step % p->logging_steps != 0 && step != p->totals.steps && !window) {
+        return MX_OK;
+    }
+    MX_TRY(mx_store_begin(s->store, st));
+    for (size_t i = 0; i < sizeof metric / sizeof metric[0] && (step % p->logging_steps == 0 || step == p->totals.steps); i++) {
+        if (metric[i].wanted && isfinite(metric[i].value)) {
+            MX_TRY(mx_store_metric(s->store, s->row.run_id, step, metric[i].name, metric[i].value, st));
+        }
+    }
+    if (window) {
+        MX_TRY(mx_model_read_load(s->model, &s->window, st));
+        MX_TRY(mx_store_window(s, "train", s->window_first, step, 0, st));
+        s->window_first = step + 1;
+    }
+    MX_TRY(mx_store_heartbeat(s->store, s->row.run_id, step, st));
+    return mx_store_commit(s->store, st);
+}
+
+static mx_code show_step(mx_session *s, int64_t step, const mx_numbers *n, double learning_rate, mx_status *st) {
+    const mx_plan *p = s->plan;
+    char router[96] = "";
+
+    if (!mx_progress_due(&s->progress)) {
+        return MX_OK;
+    }
+    if (s->window.experts > 0) {
+        double most;
+        int64_t dead;
+
+        MX_TRY(mx_model_read_load(s->model, &s->window, st));
+        mx_router_load_balance(&s->window, &most, &dead);
+        snprintf(router, sizeof router, "  aux %.4f  router: max/mean load %.2f, %lld dead", n->balance, most, (long long)dead);
+    }
+    mx_progress_show(&s->progress, "step %lld/%lld  epoch %lld/%lld  loss %.3f  lr %.1e  %.2f ktok/s%s", (long long)step,
+                     (long long)p->totals.steps, (long long)((step - 1) / p->totals.steps_per_epoch + 1),
+                     (long long)p->recipe->train.data.num_epochs, n->loss, learning_rate, s->rate / 1000, router);
+    return MX_OK;
+}
+
+/* -------------------------------------------------------------------- the loop */
+
+static mx_code train_step(mx_session *s, int64_t index, mx_status *st) {
+    const mx_plan *p = s->plan;
+    const mx_pass pass = { .training = true, .seed = (uint64_t)p->recipe->seed, .step = (uint64_t)index,
+                           .choice = p->recipe->train.data.objective == MX_OBJECTIVE_CHOICE };
+    mx_adapter *adapter = &s->trainee->adapter;
+    double began = mx_seconds(), rate = mx_trainee_learning_rate(s->trainee), speed;
+    mx_stream_step batch;
+    mx_numbers numbers;
+    mx_code code;
+
+    mx_arena_rewind(&s->step);
+    mx_stream_read(p->stream, index, &s->step, &batch);
+    mx_trainee_begin(s->trainee);
+    for (int64_t i = 0; i < batch.batches; i++) {
+        mx_model_forward(s->model, &adapter, 1, batch.batch[i], &pass);
+        mx_model_losses(s->model, s->trainee->numbers);
+        mx_model_backward(s->model);
+    }
+    mx_trainee_end(s->trainee);
+    code = mx_trainee_numbers(s->trainee, &numbers, st);
+    if (code) {
+        mx_code stored = store_step(s, index + 1, &batch, &numbers, 0, rate, NULL);
+
+        (void)stored; /* the failure is what the user must hear of */
+        return code;
+    }
+    speed = (double)batch.rows / (mx_seconds() - began);
+    s->rate = s->rate > 0 ? 0.9 * s->rate + 0.1 * speed : speed;
+    s->progress.work_done += 3 * batch.rows;
+    MX_TRY(store_step(s, index + 1, &batch, &numbers, speed, rate, st));
+    return show_step(s, index + 1, &numbers, rate, st);
+}
+
+static mx_code stop_here(mx_session *s, mx_status *st) {
+    const mx_plan *p = s->plan;
+
+    mx_progress_say(&s->progress, "saving ... ");
+    MX_TRY(save_checkpoint(s, st));
+    mx_fail(st, MX_E_STOPPED, MX_NOWHERE, "stopped at step %lld of %lld", (long long)s->trainee->step,
+            (long long)p->totals.steps);
+    mx_hint(st, "continue with: mixrun resume %lld", (long long)s->row.run_id);
+    return MX_E_STOPPED;
+}
+
+static mx_code finish(mx_session *s, mx_status *st) {
+    MX_TRY(mx_adapter_export(&s->trainee->adapter, s->plan->base.name, s->adapter_folder, st));
+    unlink(s->checkpoint_path); /* the run is whole: there is nothing to go back to */
+    return MX_OK;
+}
+
+mx_code mx_train(mx_session *s, mx_status *st) {
+    const mx_plan *p = s->plan;
+    mx_code code;
+
+    s->window_first = 1;
+    if (s->resumed) {
+        MX_TRY(take_up(s, st));
+    }
+    mx_progress_begin(&s->progress, s->progress.quiet, work_ahead(s));
+    if (evaluation_due(p, s->first_step)) {
+        code = evaluate(s, s->first_step, st);
+        if (code == MX_E_STOPPED) { /* what training had done is in the checkpoint, or there was none yet */
+            mx_hint(st, "continue with: mixrun resume %lld", (long long)s->row.run_id);
+        }
+        MX_TRY(code);
+    }
+    for (int64_t step = s->first_step; step < p->totals.steps; step++) {
+        MX_TRY(train_step(s, step, st));
+        if (stopping(s)) {
+            return stop_here(s, st);
+        }
+        if ((p->save_steps > 0 && (step + 1) % p->save_steps == 0) || evaluation_due(p, step + 1)) {
+            MX_TRY(save_checkpoint(s, st));
+        }
+        if (evaluation_due(p, step + 1)) {
+            code = evaluate(s, step + 1, st);
+            if (code == MX_E_STOPPED) {
+                mx_hint(st, "continue with: mixrun resume %lld", (long long)s->row.run_id);
+            }
+            MX_TRY(code);
+        }
+    }
+    return finish(s, st);
+}

@@ -1,0 +1,12 @@
+/* validate.h - a recipe judged whole: its own words, its tasks' YAML, its model's YAML. Needs neither data nor base on disk. */
+#ifndef RUNNER_VALIDATE_H
+#define RUNNER_VALIDATE_H
+
+#include "runner/command.h"
+#include "runner/recipe.h"
+
+/* Reads word 0 of the call as a recipe and the words after it as overrides; every problem goes into call->problems.
+ * MX_E_RECIPE when there was one. */
+MX_MUST_CHECK mx_code mx_validate(const mx_call *call, mx_recipe **ret, mx_status *st);
+
+#endif

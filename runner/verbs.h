@@ -1,0 +1,13 @@
+/* verbs.h - the verbs by name: one word here, one file cmd_VERB.c. */
+#ifndef RUNNER_VERBS_H
+#define RUNNER_VERBS_H
+
+#include "runner/command.h"
+
+#define MX_VERBS(X)                                                                                                    \
+    X(config) X(env) X(eval) X(fetch) X(help) X(ls) X(methods) X(plan) X(resume) X(run) X(selftest) X(show) X(tasks)    \
+    X(validate) X(version)
+#define MX_VERB_DECLARE(verb) extern const mx_command mx_verb_##verb;
+MX_VERBS(MX_VERB_DECLARE)
+
+#endif
