@@ -39,9 +39,9 @@ void mx_magnitude_expert(const mx_adapter *a, int64_t layer, mx_site site, mx_ex
 }
 
 /* The op's struct for a declared magnitude; pointers only where there is an adapter. */
-static mx_dora dora_of(const mx_layout *l, const mx_declaration *d, const mx_low_rank_words *w) {
-    mx_dora ret = { .rank = w->r, .experts = d->parts,
-                    .scale = (float)mx_low_rank_scale(w->r, w->alpha, w->rslora) };
+static mx_dora dora_of(const mx_layout *l, const mx_declaration *d, mx_low_rank_words w) {
+    mx_dora ret = { .rank = w.r, .experts = d->parts,
+                    .scale = (float)mx_low_rank_scale(w.r, w.alpha, w.rslora) };
 
     mx_site_size(l->shape, d->site, &ret.out, &ret.in);
     return ret;

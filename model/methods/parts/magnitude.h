@@ -14,7 +14,7 @@ void mx_magnitude_linear(const mx_adapter *a, int64_t layer, mx_site site, mx_li
 void mx_magnitude_expert(const mx_adapter *a, int64_t layer, mx_site site, mx_expert_linear *ret);
 
 /* Over all sites that have a magnitude; `words` gives rank and scale of a site (attention or expert). */
-typedef const mx_low_rank_words *(*mx_magnitude_words)(const void *config, mx_site site);
+typedef mx_low_rank_words (*mx_magnitude_words)(const void *config, mx_site site);
 size_t mx_magnitude_scratch_bytes(const mx_layout *l, const mx_backend *b, mx_magnitude_words words);
 void mx_magnitude_start(mx_adapter *a, const mx_frozen *base, mx_magnitude_words words);    /* m = n */
 void mx_magnitude_refresh(mx_adapter *a, const mx_frozen *base, mx_magnitude_words words);  /* n, c */
