@@ -188,7 +188,14 @@ static void print_word(const mx_option *o, const void *slot, int indent, mx_text
 
 static void print_map(const mx_option_table *table, const void *config, int indent,
                       const char *first, mx_text *out) {
-    for (const mx_option *o = table->option; o->name; o++) {
+    const mx_chosen *chosen = config;
+
+    if (table->chooser) {
+        mx_text_print(out, "%*s%s: %s\n", indent, "", table->chooser, chosen->table->name);
+        table = chosen->table;
+        config = chosen->config;
+    }
+    for (const mx_option *o = table->option; o && o->name; o++) {
         if (applies(table, o, config)) {
             mx_text_print(out, "%*s%s", first ? indent - (int)strlen(first) : indent, "",
                           first ? first : "");

@@ -157,6 +157,9 @@ static void tell_syntax(reader *r) {
                    "a ':' is missing: this is neither 'word: value' nor '- item'");
     } else if (here == '\t') {
         mx_problem(r->problems, at, NULL, "a tab: YAML is indented with spaces");
+    } else if (here == ':' &&
+               (strstr(what, "expected key") || strstr(what, "expected node content"))) {
+        mx_problem(r->problems, at, NULL, "a word is missing before this ':'");
     } else if (strstr(what, "found character that cannot start any token")) {
         mx_problem(r->problems, at, NULL, "a value cannot begin with '%c': put it in quotes", here);
     } else if (strstr(what, "mapping values are not allowed")) {
