@@ -53,7 +53,7 @@ static mx_code missing(const mx_task *task, const mx_data_request *want, const c
         }
     }
     code = mx_fail(st, MX_E_MISSING, want->at, "task '%s' needs %s, which is %s:\n%s", task->name, name,
-                   official ? "in none of" : "neither there nor in any of", looked.data);
+                   official ? "in none of" : "not to be found as it stands, nor in", looked.data);
     mx_text_finish(&looked);
     if (official && file && file->urls.count) {
         mx_hint(st, "get it with: mixrun fetch %s", task->name);

@@ -119,7 +119,7 @@ static const mx_option task_words[] = {
     { "files", MX_LIST, offsetof(mx_task, files), .inner = &file_table, .help = "the official files" },
     { "splits", MX_TABLE, offsetof(mx_task, splits), .inner = &splits_table, .help = "which file is which split" },
     { "id", MX_TEXT, offsetof(mx_task, id), MX_RESULT, .help = "the record's member that names it; default: its line" },
-    { "fields", MX_LIST, offsetof(mx_task, fields), .inner = &field_table, .help = "texts taken from a record" },
+    { "fields", MX_LIST, offsetof(mx_task, fields), MX_RESULT, .inner = &field_table, .help = "texts taken from a record" },
     { "choices", MX_TABLE, offsetof(mx_task, choices), .inner = &choices_table, .help = "what may be answered" },
     { "answer", MX_TABLE, offsetof(mx_task, answer), .inner = &answer_table, .help = "which choice is right" },
     { "prompts", MX_TABLE, offsetof(mx_task, prompts), .inner = &prompts_table, .help = "the forms it can be asked in" },
