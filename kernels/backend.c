@@ -17,7 +17,7 @@ mx_code mx_backend_open(const mx_backend_options *o, mx_backend **ret, mx_status
     *ret = NULL;
     if (names_cuda(o->device)) {
         mx_code code = mx_fail(st, MX_E_DEVICE, MX_NOWHERE,
-                               "device '%s': this mixrun was built without CUDA", o->device);
+                               "device '%s': this version computes on the CPU only", o->device);
 
         mx_hint(st, "use device: cpu");
         return code;

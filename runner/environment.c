@@ -1,7 +1,7 @@
 /* environment.c - see environment.h. */
 #include "runner/environment.h"
 
-#include "datasets/fetch.h"
+#include "kernels/cuda/probe.h"
 #include "model/hub.h"
 #include "runner/build.h"
 #include "runner/plan.h"
@@ -55,7 +55,7 @@ void mx_environment_json(const mx_backend *b, mx_text *out) {
 
 void mx_environment_print(const mx_backend *b, mx_text *out) {
     static const char *const words[] = { "MIXRUN_DATA", "MIXRUN_HOME", "HF_HOME", "HF_HUB_CACHE", "XDG_CACHE_HOME", "OMP_NUM_THREADS" };
-    char processor[200];
+    char processor[200], cuda[200];
     mx_arena arena;
 
     mx_arena_init(&arena, 1 << 20);
@@ -64,7 +64,8 @@ void mx_environment_print(const mx_backend *b, mx_text *out) {
     mx_text_print(out, "  processor  %s\n  cpu        %s\n", processor, b->description);
     mx_text_print(out, "  bf16       %s\n", mx_cpu_has_bf16() ? "yes: precision auto is bf16" : "no: precision auto is f32; bf16 is emulated");
     mx_text_print(out, "  memory     %s available\n", mx_text_bytes(mx_memory_available()));
-    mx_text_print(out, "  cuda       %s\n", "not built in");
+    mx_cuda_probe(cuda, sizeof cuda);
+    mx_text_print(out, "  cuda       %s\n", cuda);
     mx_text_print(out, "  libraries  sqlite %s, libcurl %s, zlib %s, jansson %s\n", sqlite3_libversion(),
                   curl_version_info(CURLVERSION_NOW)->version, zlibVersion(), jansson_version_str());
     mx_text_print(out, "  home       %s\n  cache      %s\n  models     %s\n", mx_path_home(&arena), mx_path_cache(&arena),
