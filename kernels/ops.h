@@ -102,7 +102,7 @@ typedef struct mx_linears {
 
 /* ------------------------------------------------------------------ attention */
 /* o = softmax(q k^T / sqrt(D) + causal and prefix mask) v for each segment; q and k already rotated.
- * Query head h reads key/value head h / (H/G). lse (T,H) f32 is kept for backward, which needs o as well. */
+ * D at most 512. Query head h reads key/value head h / (H/G). lse (T,H) f32 is kept for backward, which needs o as well. */
 typedef struct mx_attention {
     const mx_rows *rows;
     int64_t heads, kv_heads, head_dim;
@@ -210,7 +210,8 @@ typedef struct mx_experts {
 /* The head on gathered loss rows, chunk by chunk: never more than a chunk's logits exist.
  *   nll[n] = logsumexp(z[n]) - z[n, target[n]],  z = W x[n];   g[n] = W^T (softmax(z[n]) - onehot(target[n]))
  * g is the gradient of nll[n] alone; the loss ops below scale it row by row, so one pass suffices even when
- * the weights depend on all nlls (objective: choice). */
+ * the weights depend on all nlls (objective: choice). In bf16 the second product may use a bf16 copy of the
+ * bracket. */
 typedef struct mx_head {
     const mx_weight *w; /* (V, C) */
     int64_t vocab;

@@ -307,7 +307,7 @@ static void run_rest_of_k(mx_cpu *cpu, int64_t m, int64_t n, int64_t k, mx_facto
 }
 
 static void run_by_m(mx_cpu *cpu, int64_t m, int64_t n, int64_t k, mx_factor a, mx_factor b, mx_product c, bool add) {
-    int64_t whole = m / GRAIN * GRAIN;
+    int64_t whole = m == 16 || m == 32 ? m : m / GRAIN * GRAIN;
 
     if (whole > 0) {
         run(cpu, whole, n, k, a, b, c, add);
