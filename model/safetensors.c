@@ -222,7 +222,7 @@ static mx_code read_file(mx_safetensors *s, mx_status *st) {
     }
     /* Not passed on as it is: a line and a caret into a header among bytes help nobody. */
     if (mx_json_parse((const char *)header, (size_t)length, s->path, 1, &s->header, &json)) {
-        return REFUSE(s, st, "the header is broken at byte %u: %s", json.at.column + LENGTH_BYTES, json.text);
+        return REFUSE(s, st, "the header is broken at byte %u: %s", json.at.column - 1 + LENGTH_BYTES, json.text);
     }
     if (!json_is_object(s->header)) {
         return REFUSE(s, st, "the header is not a JSON map");

@@ -61,7 +61,7 @@ static mx_code check(const mx_shape *s, const char *path, mx_status *st) {
     MX_TRY(check_size(path, "the number of layers", s->layers, MX_LAYERS_MAX, st));
     MX_TRY(check_size(path, "the number of heads", s->heads, HEADS_MAX, st));
     MX_TRY(check_size(path, "the number of key/value heads", s->kv_heads, s->heads, st));
-    MX_TRY(check_size(path, "the head width", s->head_dim, MX_HEAD_DIM_MAX, st));
+    MX_TRY(check_size(path, "head_dim", s->head_dim, MX_HEAD_DIM_MAX, st));
     MX_TRY(check_size(path, "the vocabulary", s->vocab, VOCAB_MAX, st));
     MX_TRY(check_size(path, "the number of positions", s->max_positions, POSITIONS_MAX, st));
     if (s->heads % s->kv_heads) {
