@@ -372,6 +372,7 @@ static mx_code parse(reader *r, const char *text, size_t from, const char *name,
     char *copy;
 
     *ret = NULL;
+    r->broken = true;
     r->file = mx_arena_copy(r->arena, name, strlen(name));
     r->size = strlen(text);
     if (from == 0 && r->size >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0) { /* a byte order mark */
@@ -392,6 +393,7 @@ static mx_code parse(reader *r, const char *text, size_t from, const char *name,
             return mx_fail(st, MX_E_MEMORY, (mx_mark){ .file = r->file },
                            "no memory to read this file");
         }
+        r->broken = false;
         yaml_parser_set_encoding(&r->parser, YAML_UTF8_ENCODING);
         yaml_parser_set_input_string(&r->parser, (const unsigned char *)copy, r->size);
         *ret = read_document(r);
@@ -409,15 +411,17 @@ mx_code mx_yaml_parse(const char *text, const char *name, int layer, mx_arena *a
     reader r = { .layer = layer, .arena = arena, .problems = problems };
     mx_code code = parse(&r, text, 0, name, ret_root, st);
 
-    if (!*ret_root || ((*ret_root)->kind == MX_NODE_NULL &&
-                       !(*ret_root)->text[0])) { /* empty, or comments only */
-        *ret_root = MX_TAKE(arena, mx_node, 1);
+    if (r.broken) {
+        *ret_root = NULL;
+    } else if (!*ret_root || ((*ret_root)->kind == MX_NODE_NULL && !(*ret_root)->text[0])) {
+        *ret_root = MX_TAKE(arena, mx_node, 1); /* empty, or comments only */
         **ret_root = (mx_node){ .kind = MX_NODE_MAP, .layer = layer, .at = { .file = r.file } };
     } else if ((*ret_root)->kind != MX_NODE_MAP) {
         mx_problem(problems, (*ret_root)->at, NULL,
                    "a file begins with 'word: value' lines; this is %s",
                    (*ret_root)->kind == MX_NODE_LIST ? "a list" : "a single value");
         code = mx_fail(st, MX_E_RECIPE, (*ret_root)->at, "not a map");
+        *ret_root = NULL;
     }
     return code;
 }

@@ -28,7 +28,8 @@ struct mx_node {
 };
 
 /* Reads a file, or a text (name: what errors call it). MX_E_IO when it cannot be opened;
- * MX_E_RECIPE when problems were added. An empty document gives an empty map. */
+ * MX_E_RECIPE when problems were added: the root is then what could be read, or NULL when its syntax is broken. An empty
+ * document gives an empty map. */
 MX_MUST_CHECK mx_code mx_yaml_read(const char *path, int layer, mx_arena *arena, mx_node **ret_root,
                                    mx_problems *problems, mx_status *st);
 MX_MUST_CHECK mx_code mx_yaml_parse(const char *text, const char *name, int layer, mx_arena *arena,
