@@ -1,0 +1,120 @@
+/* A run that was stopped or killed and went on equals the uninterrupted one: rows, scores, loads, adapter. */
+#include "tests/runner/support.h"
+
+#include <time.h>
+
+static const char *const methods[] = {
+    "  method: lora\n  lora_r: 4\n  lora_dropout: 0.1\n",
+    "  method: dora\n  lora_r: 4\n",
+    "  method: mixlora\n  lora_r: 4\n  num_experts: 4\n  lora_dropout: 0.1\n",
+    "  method: mixlora\n  lora_r: 4\n  num_experts: 4\n  routing_strategy: switch\n",
+    "  method: mixlora\n  lora_r: 4\n  num_experts: 4\n  routing_strategy: top_p\n",
+    "  method: mixdora\n  lora_r: 4\n  num_experts: 4\n",
+};
+
+/* Waits until the run in `db` has stored this many steps, then sends the signal. */
+static void signal_at(scratch *x, const char *db, pid_t child, int step, int number) {
+    const struct timespec pause = { .tv_nsec = 2000000 };
+
+    for (int i = 0; i < 20000; i++) {
+        sqlite3 *handle = NULL;
+        sqlite3_stmt *q = NULL;
+        int done = -1;
+
+        if (mx_file_exists(scratch_path(x, db)) &&
+            sqlite3_open_v2(scratch_path(x, db), &handle, SQLITE_OPEN_READONLY, NULL) == SQLITE_OK &&
+            sqlite3_prepare_v2(handle, "SELECT step FROM runs", -1, &q, NULL) == SQLITE_OK && sqlite3_step(q) == SQLITE_ROW) {
+            done = sqlite3_column_int(q, 0);
+        }
+        sqlite3_finalize(q);
+        sqlite3_close(handle);
+        if (done >= step) {
+            break;
+        }
+        nanosleep(&pause, NULL);
+    }
+    kill(child, number);
+}
+
+static void equal_adapters(scratch *x) {
+    char a[MX_SHA256_TEXT], b[MX_SHA256_TEXT];
+    mx_status st = { 0 };
+
+    cr_assert_eq(mx_sha256_file(scratch_path(x, "a/1-r/adapter/adapter_model.safetensors"), a, &st), MX_OK, "%s", st.text);
+    cr_assert_eq(mx_sha256_file(scratch_path(x, "b/1-r/adapter/adapter_model.safetensors"), b, &st), MX_OK, "%s", st.text);
+    cr_assert_str_eq(a, b, "the adapters differ");
+}
+
+static void interrupted_equals_whole(const char *adapter, const char *precision, int number, int step) {
+    scratch x = scratch_open();
+    pid_t child;
+    int code;
+
+    tiny_recipe(&x, "r.yaml", adapter);
+    program(&x, 0, "r.yaml --quiet db=a.db output_dir=a precision=%s", precision);
+    child = start(&x, mx_arena_text(&x.arena, "r.yaml --quiet db=b.db output_dir=b precision=%s", precision));
+    signal_at(&x, "b.db", child, step, number);
+    code = finish(child);
+    if (code != 0) { /* it may have been quicker than the signal: then there is nothing to resume */
+        cr_assert_eq(code, number == SIGKILL ? 1000 + SIGKILL : 75, "exit %d: %s", code, output(&x, "err.txt"));
+        program(&x, 0, "resume 1 --db b.db --quiet");
+    }
+    cr_assert_str_eq(measured(&x, "a.db"), measured(&x, "b.db"), "%s after signal %d at step %d, %s", adapter, number, step, precision);
+    equal_adapters(&x);
+    scratch_close(&x);
+}
+
+Test(resume, every_method_goes_on_to_the_bit_in_f32) {
+    for (size_t i = 0; i < sizeof methods / sizeof methods[0]; i++) {
+        interrupted_equals_whole(methods[i], "f32", i % 2 ? SIGTERM : SIGINT, 3 + (int)i);
+    }
+}
+
+Test(resume, every_method_goes_on_to_the_bit_in_bf16) {
+    for (size_t i = 0; i < sizeof methods / sizeof methods[0]; i++) {
+        interrupted_equals_whole(methods[i], "bf16", SIGINT, 2 + (int)i);
+    }
+}
+
+Test(resume, a_killed_run_goes_on_from_its_last_checkpoint) {
+    interrupted_equals_whole(methods[2], "f32", SIGKILL, 0);
+    interrupted_equals_whole(methods[2], "f32", SIGKILL, 5);
+    interrupted_equals_whole(methods[2], "f32", SIGKILL, 8);
+}
+
+Test(resume, what_changed_meanwhile_is_refused_by_name) {
+    scratch x = scratch_open();
+    char *err;
+    pid_t child;
+
+    tiny_recipe(&x, "r.yaml", methods[0]);
+    child = start(&x, "r.yaml --quiet train.num_epochs=200");
+    signal_at(&x, "mixrun.db", child, 2, SIGINT);
+    cr_assert_eq(finish(child), 75);
+    err = output(&x, "err.txt");
+    cr_assert(strstr(err, "stopped at step "), "%s", err);
+    cr_assert(strstr(err, "continue with: mixrun resume 1"), "%s", err);
+    program(&x, 2, "resume 7");
+    tiny_base(scratch_path(&x, "tiny2")); /* the same weights, another config: another base */
+    cr_assert_eq(rename(scratch_path(&x, "tiny/config.json"), scratch_path(&x, "old.json")), 0);
+    char *config = output(&x, "old.json");
+    mx_status st = { 0 };
+    char *eps = strstr(config, "1e-05");
+    cr_assert_not_null(eps);
+    eps[4] = '6';
+    cr_assert_eq(mx_file_write(scratch_path(&x, "tiny/config.json"), config, strlen(config), &st), MX_OK);
+    program(&x, 1, "resume 1");
+    err = output(&x, "err.txt");
+    cr_assert(strstr(err, "the base's file changed since it began"), "%s", err);
+    scratch_close(&x);
+}
+
+Test(resume, a_finished_run_has_nothing_to_go_on_with) {
+    scratch x = scratch_open();
+
+    tiny_recipe(&x, "r.yaml", methods[0]);
+    program(&x, 0, "r.yaml --quiet train.max_steps=2");
+    program(&x, 2, "resume 1");
+    cr_assert(strstr(output(&x, "err.txt"), "run 1 is finished"), "%s", output(&x, "err.txt"));
+    scratch_close(&x);
+}
