@@ -122,8 +122,8 @@ Test(adapter_file, a_folder_with_anything_else_in_it_is_never_replaced) {
     note = mx_arena_text(&arena, "%s/notes.txt", top);
     cr_assert_eq(mx_file_write(note, "mine", 4, &st), MX_OK);
     cr_expect_eq(mx_adapter_save(top, TWO, 2, config, &st), MX_E_IO);
-    cr_expect_str_eq(st.text, mx_arena_text(&arena, "%s: holds 'notes.txt', which is no part of an adapter, so it is not "
-                                            "replaced; save to a folder of its own", top));
+    cr_expect_str_eq(st.text, mx_arena_text(&arena, "%s: holds 'notes.txt', which is no part of an adapter, so it "
+                                            "is not replaced; save to a folder of its own", top));
     cr_expect(mx_file_exists(note));
     cr_expect_eq(names_in(top), 1);
     st = (mx_status){ 0 };
@@ -172,7 +172,8 @@ Test(adapter_file, what_is_no_adapter_is_told_in_words) {
 
     mx_arena_init(&arena, 1 << 20);
     expect_missing("/nowhere", &arena,
-                   "there is no such folder; an adapter is a folder with adapter_config.json and adapter_model.safetensors");
+                   "there is no such folder; an adapter is a folder with adapter_config.json and "
+                   "adapter_model.safetensors");
     expect_missing(top, &arena, "is no adapter: it has no adapter_config.json");
     cr_assert_eq(mx_file_write(mx_arena_text(&arena, "%s/adapter_config.json", top), "{}", 2, &st), MX_OK);
     expect_missing(top, &arena, "is no adapter: it has no adapter_model.safetensors");

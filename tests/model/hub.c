@@ -83,10 +83,10 @@ Test(hub, a_name_that_is_not_fetched_says_where_it_looked_and_how_to_get_it) {
     mx_status st = { 0 };
 
     cr_expect_eq(mx_hub_resolve(DEFAULT_WORD, AT, &p.arena, &base, &st), MX_E_MISSING);
-    cr_expect_str_eq(st.text, mx_arena_text(&p.arena, "base model 'smollm2-135m-instruct' is not on this machine; looked for "
-                     "%s/.cache/huggingface/hub/models--QuantFactory--SmolLM2-135M-Instruct-GGUF/snapshots/"
-                     "ab810cf68114990406fdf996510dd3d3c6adbdf5/SmolLM2-135M-Instruct.Q4_1.gguf (neither HF_HUB_CACHE nor "
-                     "HF_HOME is set)", p.top));
+    cr_expect_str_eq(st.text, mx_arena_text(&p.arena, "base model 'smollm2-135m-instruct' is not on this machine; looked "
+                     "for %s/.cache/huggingface/hub/models--QuantFactory--SmolLM2-135M-Instruct-GGUF/snapshots/"
+                     "ab810cf68114990406fdf996510dd3d3c6adbdf5/SmolLM2-135M-Instruct.Q4_1.gguf (neither HF_HUB_CACHE "
+                     "nor HF_HOME is set)", p.top));
     cr_expect_str_eq(st.hint, "get it with: ./setup.sh");
     cr_expect_eq(st.at.line, 3);
     end(&p);
@@ -142,8 +142,8 @@ Test(hub, a_word_that_means_nothing_gets_the_near_name) {
     put_file(&p, mx_arena_text(&p.arena, "%s/configs/models/smollm2-135m-instruct.yaml", p.top), "");
     put_file(&p, mx_arena_text(&p.arena, "%s/configs/models/another.yaml", p.top), "");
     setenv("MIXRUN_HOME", p.top, 1);
-    words = "base model 'smollm2-135m-instrct' is neither a model known in configs/models (another, smollm2-135m-instruct) "
-            "nor a path to a folder or a .gguf file";
+    words = "base model 'smollm2-135m-instrct' is neither a model known in configs/models (another, "
+            "smollm2-135m-instruct) nor a path to a folder or a .gguf file";
     cr_expect_eq(mx_hub_resolve("smollm2-135m-instrct", AT, &p.arena, &base, &st), MX_E_MISSING);
     cr_expect_str_eq(st.text, words);
     cr_expect_str_eq(st.hint, "did you mean 'smollm2-135m-instruct'?");

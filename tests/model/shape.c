@@ -60,8 +60,8 @@ Test(shape, mistral_is_taken_up_to_its_window) {
     cr_expect_str_eq(s.architecture, "mistral");
     cr_expect_eq(mx_shape_check_length(&s, 100, &st), MX_OK);
     cr_expect_eq(mx_shape_check_length(&s, 101, &st), MX_E_RECIPE);
-    cr_expect_str_eq(st.text, "sequences of 101 tokens are longer than the base's sliding window of 100, which is computed "
-                              "only up to its width");
+    cr_expect_str_eq(st.text, "sequences of 101 tokens are longer than the base's sliding window of 100, which is "
+                              "computed only up to its width");
     st = (mx_status){ 0 };
     cr_expect_eq(mx_shape_check_length(&s, 257, &st), MX_E_RECIPE);
     cr_expect_str_eq(st.text, "sequences of 257 tokens are longer than the base's 256 positions");
@@ -83,8 +83,8 @@ Test(shape, other_models_are_refused_by_name) {
         { "{" SIZES ",\"hidden_act\":\"gelu\"}", "the activation is 'gelu'; only silu can be computed" },
         { "{" SIZES ",\"partial_rotary_factor\":0.5}",
           "'partial_rotary_factor' is 0.5; only whole heads can be rotated" },
-        { "{" SIZES ",\"quantization_config\":{}}", "the weights are quantised ('quantization_config'); in folders F32, "
-          "F16 and BF16 can be read, quantised weights in GGUF" },
+        { "{" SIZES ",\"quantization_config\":{}}", "the weights are quantised ('quantization_config'); in folders "
+          "F32, F16 and BF16 can be read, quantised weights in GGUF" },
         { "{" SIZES ",\"attn_logit_softcapping\":50.0}", "'attn_logit_softcapping' is set; only " FAMILY },
         { "{" SIZES ",\"rope_scaling\":{\"type\":\"yarn\",\"factor\":4.0}}",
           "the rotary scaling is 'yarn'; default, linear and llama3 can be computed" },
@@ -141,8 +141,8 @@ static double llama3_reference(double inverse, double factor, double low, double
 
 /* One rounding to f32 of values computed by two orders of f64 operations: 1 ulp. */
 static void expect_near(float got, double expected, const char *what, int j) {
-    cr_expect(fabs((double)got - expected) <= 1.2e-7 * expected, "%s, pair %d: %.9g, expected %.9g", what, j, (double)got,
-              expected);
+    cr_expect(fabs((double)got - expected) <= 1.2e-7 * expected, "%s, pair %d: %.9g, expected %.9g", what, j,
+              (double)got, expected);
 }
 
 Test(shape, rotary_frequencies_follow_their_formulas) {

@@ -355,6 +355,7 @@ Test(tokenizer_json, damaged_files_are_refused, .init = begin, .fini = end) {
         { "\"type\": \"BPE\", \"vocab\": {\"a\": 0, \"b\": 0}, \"merges\": []", "both have the id 0" },
         { "\"type\": \"BPE\", \"vocab\": {\"a\": -1}, \"merges\": []", "'a' has no id between 0 and" },
         { "\"type\": \"BPE\", \"vocab\": {\"a\": 4194304}, \"merges\": []", "'a' has no id between 0 and" },
+        { "\"type\": \"BPE\", \"vocab\": {\"a\": 4194303}, \"merges\": []", "the largest token id is 4194303, but there are only 1" },
         { "\"type\": \"BPE\", \"vocab\": {\"a\": 1.5}, \"merges\": []", "'a' has no id between 0 and" },
         { "\"type\": \"BPE\", \"vocab\": {\"a\": 9223372036854775807}, \"merges\": []", "'a' has no id between 0 and" },
         { "\"type\": \"BPE\", \"vocab\": {}, \"merges\": []", "the vocabulary has 0 tokens" },
