@@ -118,8 +118,12 @@ static void index_lines(reader *r) {
 
 /* libyaml's mark, whose column counts characters, as a byte of the text. */
 static const char *byte_of(const reader *r, const yaml_mark_t *mark) {
-    const char *s = r->line[mark->line < r->line_count ? mark->line : r->line_count - 1];
+    const char *s;
 
+    if (mark->line >= r->line_count) { /* libyaml's end of a text without a last newline */
+        return r->text + r->size;
+    }
+    s = r->line[mark->line];
     for (size_t column = mark->column; column > 0 && *s && *s != '\n'; column--) {
         do {
             s++;

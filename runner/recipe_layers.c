@@ -290,6 +290,10 @@ static void set_word(const override *o, mx_node *over, const mx_node *root) {
                    "extends is a file's word, not an argument's");
         return;
     }
+    if (mx_yaml_parse_value(o->text, (size_t)(equals + 1 - o->text), o->name, MX_LAYER_ARGUMENTS,
+                            o->arena, &value, o->problems, NULL)) {
+        return; /* the problem was added */
+    }
     node = make_path(o, over, root, path, (size_t)(equals - path), &under);
     if (!node) {
         return;
@@ -299,10 +303,6 @@ static void set_word(const override *o, mx_node *over, const mx_node *root) {
                    "leave the + out to change it",
                    "'%.*s' is already in the recipe (line %u of %s)", (int)(equals - path), path,
                    under->at.line, under->at.file);
-    }
-    if (mx_yaml_parse_value(o->text, (size_t)(equals + 1 - o->text), o->name, MX_LAYER_ARGUMENTS,
-                            o->arena, &value, o->problems, NULL)) {
-        return; /* the problem was added; the word counts as given */
     }
     kept = *node;
     *node = *value;

@@ -38,8 +38,26 @@ Test(identity, an_old_hash_is_kept) {
 
     mx_text_init(&lines, 1 << 20);
     hash_of(text, hash, &lines);
-    cr_expect_str_eq(lines.data, "OLD_LINES");
-    cr_assert_str_eq(hash, "OLD_HASH");
+    cr_expect_str_eq(lines.data, "precision=f32\n"
+                           "adapter.method=mixlora\n"
+                           "adapter.lora_r=4\n"
+                           "adapter.expert_lora.lora_r=4\n"
+                           "adapter.expert_lora.lora_alpha=32\n"
+                           "adapter.expert_lora.lora_dropout=0.05\n"
+                           "adapter.expert_lora.use_rslora=false\n"
+                           "adapter.routing_strategy=switch\n"
+                           "adapter.jitter_noise=0.01\n"
+                           "adapter.router_init_range=1\n"
+                           "adapter.experts_forward=factored\n"
+                           "train.tasks[0].task=arc_easy\n"
+                           "train.tasks[1].task=piqa\n"
+                           "train.tasks[1].weight=0.5\n"
+                           "train.tasks[1].limit=100\n"
+                           "train.learning_rate=0.0005\n"
+                           "train.lr_scheduler=cosine\n"
+                           "train.warmup_ratio=0.05\n"
+                           "eval.protocols=[label_logits]\n");
+    cr_assert_str_eq(hash, "3ebedb64b2b3a1d7639983569fd1dd0f75750ffecd1abedb5702de257440794a");
     mx_text_finish(&lines);
 }
 
@@ -65,7 +83,7 @@ Test(identity, every_word_that_may_change_results_makes_another_run) {
         HEAD TAIL,
         HEAD "  lora_r: 8\n" TAIL,
         HEAD "  top_k: 1\n" TAIL,
-        HEAD "  target_modules: [q_proj]\n" TAIL,
+        HEAD "  target_modules: [q_proj, down_proj]\n" TAIL,
         HEAD TAIL "  learning_rate: 0.00020000000000000004\n",
         HEAD TAIL "  micro_batch_tokens: 1024\n",
         HEAD TAIL "  add_eos: true\n",

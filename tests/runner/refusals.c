@@ -49,7 +49,7 @@ static const refusal table[] = {
     { "extends: x.yaml\n", { 0 }, "x.yaml", 1, 10, "extends comes back to 'x.yaml'", "" },
     { "extends: loop.yaml\n", { 0 }, "loop.yaml", 1, 10, "extends comes back to './x.yaml'", "" },
     { "extends: good.yaml\nadapter: {top_k: 9}\n", { 0 }, "x.yaml", 2, 18, NULL, "" },
-    { "extends: broken.yaml\n", { 0 }, "broken.yaml", 1, 1, "a ':' is missing: this is neither 'word: value' nor '- item'", "" },
+    { "extends: broken.yaml\n", { 0 }, "broken.yaml", 2, 1, "a ':' is missing: this is neither 'word: value' nor '- item'", "" },
     { "extends: plain.yaml\nadapter: {top_k: 2}\n", { 0 }, "x.yaml", 2, 11, "'top_k' has no effect with method: lora (line 2 of plain.yaml)", "it belongs to method: mixlora, mixdora" },
     /* arguments */
     { GOOD, { "adapter.lora_rnak=4" }, "argument 2", 1, 9, "unknown word 'lora_rnak' in adapter", "did you mean 'lora_r'?" },
@@ -87,7 +87,7 @@ static void enter_folder(void) {
     write_file("good.yaml", GOOD);
     write_file("plain.yaml", "base_model: m\nadapter: {method: lora}\n" TAIL);
     write_file("loop.yaml", "extends: ./x.yaml\n");
-    write_file("broken.yaml", "no colon\nseed: 1\n");
+    write_file("broken.yaml", "name: x\nno colon\nseed: 1\n");
 }
 
 static void leave_folder(void) {
