@@ -1,0 +1,525 @@
+/* experts_swiglu.c - the middle of the routed block, fused so that no slot's a, b or h reaches memory.
+ *
+ *   a = c1 . (G + s B1 u1) + bias1,   b = c3 . (U + s B3 u3) + bias3,   h = silu(a) * b       G = W1 x, U = W3 x
+ *   forward:  hidden += gate h,   z += A2 drop(h)
+ *   backward: dh = gate g + drop(A2^T v),   g = W2^T of what came back,   v = gate s B2^T of it
+ *             da = dh b silu'(a),   db = dh silu(a),   dG += c1 da,   dU += c3 db,   dgate = <g, h>
+ *             du1 = s B1^T (c1 da),   dB1 += s (c1 da) u1^T,   dA2 += v drop(h)^T,   dc1 += da (G + s B1 u1)
+ *
+ * The columns of I are cut into strips of 64 and these shared out to threads, so every sum over slots (hidden, dG, dU,
+ * dB, dA2, dc) stays inside one thread, and only what is summed over columns (z, du, dgate) is kept once per thread
+ * and added up afterwards, in their order. A strip of G, U and the sums for all tokens of a pass fits the second cache,
+ * where a token's other slots find it again. */
+#include "kernels/cpu/experts.h"
+
+enum { ROWS = MX_TILE_ROWS, COLUMNS = MX_TILE_COLUMNS, BLOCK = ROWS * COLUMNS };
+
+/* One block of one expert in one strip, as the element loops see it. Rows of `width` values. */
+typedef struct element_rows {
+    int64_t count, width;
+    const void *gate[ROWS], *up[ROWS];     /* act: G, U */
+    const float *p1, *p3;                  /* (32, 64) s B1 u1, s B3 u3 */
+    const float *c1, *c3, *bias1, *bias3;  /* or NULL */
+    const uint64_t *mask[ROWS];            /* one word each; used when keep > 0 */
+    float keep;                            /* 1 / (1 - rate), or 0: no dropout */
+    float weight[ROWS];                    /* the gate, or 1 where W2 is applied to slots */
+    void *h;                               /* act (32, 64): drop(h) */
+    float *sum[ROWS];                      /* forward: hidden */
+    const void *g[ROWS];                   /* backward from here on; act */
+    const float *d;                        /* (32, 64) A2^T v */
+    float *dgate_sum[ROWS], *dup_sum[ROWS];
+    void *da, *db;                         /* act (32, 64): c1 da, c3 db */
+    float *dot;                            /* (32) <g, h> */
+    float *dc1, *dc3;                      /* (64) += or NULL */
+} element_rows;
+
+#define INLINE static inline __attribute__((always_inline))
+
+/* To about 1e-7 relative: exp(x) = 2^n exp(r), |r| <= ln 2 / 2, the polynomial of Cephes' expf. */
+INLINE float quick_exp(float x) {
+    const float round_to_integer = 12582912.0f; /* 1.5 * 2^23: adding it leaves n in the low bits */
+    float y, n, r, p;
+    uint32_t bits, scale;
+
+    x = x < -87.0f ? -87.0f : x;
+    x = x > 88.0f ? 88.0f : x;
+    n = x * 1.44269504088896341f + round_to_integer;
+    memcpy(&scale, &n, sizeof scale);
+    n -= round_to_integer;
+    r = x - n * 0.693359375f;
+    r -= n * -2.12194440e-4f;
+    p = 1.9875691500e-4f;
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    y = p * r * r + r + 1.0f;
+    memcpy(&bits, &y, sizeof bits);
+    bits += scale << 23;
+    memcpy(&y, &bits, sizeof y);
+    return y;
+}
+
+INLINE float load(const void *row, int64_t j, bool bf16) {
+    return bf16 ? mx_bf16_widen(((const uint16_t *)row)[j]) : ((const float *)row)[j];
+}
+INLINE void store(void *row, int64_t j, float v, bool bf16) {
+    if (bf16) {
+        ((uint16_t *)row)[j] = mx_bf16_round(v);
+    } else {
+        ((float *)row)[j] = v;
+    }
+}
+INLINE void *row_of(const void *block, int64_t i, bool bf16) {
+    return (char *)block + (size_t)(i * COLUMNS) * (bf16 ? 2 : 4);
+}
+INLINE float kept(const uint64_t *mask, int64_t j, float keep) {
+    uint32_t half = (uint32_t)(j < 32 ? *mask : *mask >> 32);
+
+    return (float)((half >> (j & 31)) & 1u) * keep;
+}
+
+INLINE void forward_row(const element_rows *e, int64_t i, int64_t width, bool bf16, bool adorned, bool dropped) {
+    const void *gate = e->gate[i], *up = e->up[i];
+    const float *p1 = e->p1 + i * COLUMNS, *p3 = e->p3 + i * COLUMNS;
+    void *h_row = row_of(e->h, i, bf16);
+    float *sum = e->sum[i], weight = e->weight[i];
+
+#pragma omp simd
+    for (int64_t j = 0; j < width; j++) {
+        float a = load(gate, j, bf16) + p1[j], b = load(up, j, bf16) + p3[j], h;
+
+        if (adorned) {
+            a = (e->c1 ? e->c1[j] * a : a) + (e->bias1 ? e->bias1[j] : 0);
+            b = (e->c3 ? e->c3[j] * b : b) + (e->bias3 ? e->bias3[j] : 0);
+        }
+        h = a / (1.0f + quick_exp(-a)) * b;
+        sum[j] += weight * h;
+        store(h_row, j, dropped ? kept(e->mask[i], j, e->keep) * h : h, bf16);
+    }
+}
+
+INLINE void backward_row(const element_rows *e, int64_t i, int64_t width, bool bf16, bool adorned, bool dropped) {
+    const void *gate = e->gate[i], *up = e->up[i], *g_row = e->g[i];
+    const float *p1 = e->p1 + i * COLUMNS, *p3 = e->p3 + i * COLUMNS, *d = e->d + i * COLUMNS;
+    void *h_row = row_of(e->h, i, bf16), *da_row = row_of(e->da, i, bf16), *db_row = row_of(e->db, i, bf16);
+    float *dgate = e->dgate_sum[i], *dup = e->dup_sum[i], weight = e->weight[i], dot = 0;
+
+#pragma omp simd reduction(+ : dot)
+    for (int64_t j = 0; j < width; j++) {
+        float a0 = load(gate, j, bf16) + p1[j], b0 = load(up, j, bf16) + p3[j], a = a0, b = b0;
+        float sigmoid, silu, h, g, dh, da, db, mask = 1;
+
+        if (adorned) {
+            a = (e->c1 ? e->c1[j] * a0 : a0) + (e->bias1 ? e->bias1[j] : 0);
+            b = (e->c3 ? e->c3[j] * b0 : b0) + (e->bias3 ? e->bias3[j] : 0);
+        }
+        sigmoid = 1.0f / (1.0f + quick_exp(-a));
+        silu = a * sigmoid;
+        h = silu * b;
+        g = load(g_row, j, bf16);
+        dot += g * h;
+        if (dropped) {
+            mask = kept(e->mask[i], j, e->keep);
+        }
+        dh = weight * g + mask * d[j];
+        da = dh * b * (sigmoid + silu * (1.0f - sigmoid));
+        db = dh * silu;
+        if (adorned) {
+            if (e->dc1) {
+                e->dc1[j] += da * a0;
+            }
+            if (e->dc3) {
+                e->dc3[j] += db * b0;
+            }
+            da = e->c1 ? e->c1[j] * da : da;
+            db = e->c3 ? e->c3[j] * db : db;
+        }
+        dgate[j] += da;
+        dup[j] += db;
+        store(da_row, j, da, bf16);
+        store(db_row, j, db, bf16);
+        store(h_row, j, mask * h, bf16);
+    }
+    e->dot[i] = dot;
+}
+
+INLINE void all_rows(const element_rows *e, bool backward, int64_t width, bool bf16, bool adorned, bool dropped) {
+    for (int64_t i = 0; i < e->count; i++) {
+        if (backward) {
+            backward_row(e, i, width, bf16, adorned, dropped);
+        } else {
+            forward_row(e, i, width, bf16, adorned, dropped);
+        }
+    }
+}
+
+/* Whole strips of the common kinds get loops of their own, in which every condition is settled. */
+INLINE void rows_of_kind(const element_rows *e, bool backward, bool bf16) {
+    bool adorned = e->c1 || e->c3 || e->bias1 || e->bias3, dropped = e->keep > 0;
+
+    if (e->width != COLUMNS) {
+        all_rows(e, backward, e->width, bf16, true, dropped);
+    } else if (adorned) {
+        all_rows(e, backward, COLUMNS, bf16, true, dropped);
+    } else if (dropped) {
+        all_rows(e, backward, COLUMNS, bf16, false, true);
+    } else {
+        all_rows(e, backward, COLUMNS, bf16, false, false);
+    }
+}
+
+MX_CLONES static void forward_f32(const element_rows *e) {
+    rows_of_kind(e, false, false);
+}
+MX_CLONES static void forward_bf16(const element_rows *e) {
+    rows_of_kind(e, false, true);
+}
+MX_CLONES static void backward_f32(const element_rows *e) {
+    rows_of_kind(e, true, false);
+}
+MX_CLONES static void backward_bf16(const element_rows *e) {
+    rows_of_kind(e, true, true);
+}
+
+/* ------------------------------------------------------------------ packing */
+
+/* B (E, I, R) of gate and up, times s; A (E, R, I) of down. Each in the layouts a pass in this direction needs. */
+static void pack_strip(const mx_experts_work *w, int64_t e, int64_t s, bool backward) {
+    int64_t inner = w->x->inner, column = s * COLUMNS, at = e * w->strips + s;
+    int64_t width = inner - column < COLUMNS ? inner - column : COLUMNS;
+
+    for (int i = 0; i < MX_EXPERTS_TERMS; i++) {
+        const mx_experts_term *t = &w->term[i];
+        bool down = i == MX_EXPERTS_DOWN;
+        int64_t rank = t->rank, rank_step = down ? inner : 1, column_step = down ? 1 : rank;
+        float scale = down ? 1.0f : t->linear->scale;
+        const float *from;
+
+        if (!rank) {
+            continue;
+        }
+        from = down ? t->linear->a + e * rank * inner + column : t->linear->b + (e * inner + column) * rank;
+        if (!down || backward) {
+            mx_tile_pack(w->act, mx_act_at(w, t->to_wide, at * t->deep * COLUMNS), t->deep, COLUMNS, from, rank, width,
+                         rank_step, column_step, scale);
+        }
+        if (down != backward) {
+            mx_tile_pack(w->act, mx_act_at(w, t->to_rank, at * t->wide * COLUMNS), COLUMNS, t->wide, from, width, rank,
+                         column_step, rank_step, scale);
+        }
+    }
+}
+
+static void pack(const mx_experts_work *w, bool backward) {
+    int64_t count = w->x->experts * w->strips;
+
+    if (w->first > 0) {
+        return; /* the first pass did it for the whole call */
+    }
+#pragma omp parallel for schedule(static) num_threads(w->cpu->threads)
+    for (int64_t i = 0; i < count; i++) {
+        pack_strip(w, i / w->strips, i % w->strips, backward);
+    }
+}
+
+static void fill_block(const mx_experts_work *w, const mx_experts_term *t, const void *from, int64_t block,
+                       bool transposed) {
+    const mx_expert_block *b = &w->block[block];
+    char *rows = mx_act_at(w, t->rows, block * ROWS * t->deep);
+
+    memset(rows, 0, w->act_bytes * (size_t)(ROWS * t->deep));
+    for (int64_t i = 0; i < b->count; i++) {
+        memcpy(mx_act_at(w, rows, i * t->deep), mx_act_at(w, from, (b->begin + i) * t->rank),
+               w->act_bytes * (size_t)t->rank);
+    }
+    if (transposed) {
+        char *rows_t = mx_act_at(w, t->rows_t, block * ROWS * t->wide);
+
+        memset(rows_t, 0, w->act_bytes * (size_t)(ROWS * t->wide));
+        for (int64_t i = 0; i < b->count; i++) {
+            for (int64_t r = 0; r < t->rank; r++) {
+                memcpy(mx_act_at(w, rows_t, r * ROWS + i), mx_act_at(w, rows, i * t->deep + r), w->act_bytes);
+            }
+        }
+    }
+}
+
+void mx_experts_fill_blocks(mx_experts_work *w, mx_experts_term *t, const void *from, bool transposed) {
+    if (!t->rank) {
+        return;
+    }
+#pragma omp parallel for schedule(static) num_threads(w->cpu->threads)
+    for (int64_t b = 0; b < w->blocks; b++) {
+        fill_block(w, t, from, b, transposed);
+    }
+}
+
+/* ------------------------------------------------------------------ strips */
+
+/* A thread's room, and where it stands. */
+typedef struct lane {
+    float *sum, *dgate_sum, *dup_sum; /* (rows out, 64), (rows in, 64) x 2 */
+    float *p1, *p3, *d;               /* (32, 64) */
+    void *h, *da, *db, *packed;       /* act (32, 64) */
+    float *dfactor[MX_EXPERTS_TERMS]; /* (wide, 64) */
+    float *dc1, *dc3;                 /* (64) */
+    int64_t part, strip, column, width;
+    bool first; /* of this thread's strips */
+} lane;
+
+static int64_t rows_most(const mx_experts_work *w, bool slots) {
+    return slots ? w->slots_most : w->tokens_most;
+}
+
+int64_t mx_experts_strip_count(const mx_experts_work *w, bool backward) {
+    int64_t in = rows_most(w, w->slots_in), out = rows_most(w, w->slots_out), factors = 0;
+
+    for (int i = 0; i < MX_EXPERTS_TERMS; i++) {
+        factors += w->term[i].wide;
+    }
+    return (backward ? 2 * in + factors + 2 : out) * COLUMNS + 7 * BLOCK;
+}
+
+static float *next(float **at, int64_t count) {
+    float *here = *at;
+
+    *at += count;
+    return here;
+}
+
+static lane open_lane(const mx_experts_work *w, int64_t part, bool backward) {
+    float *at = w->strip + part * w->strip_count;
+    lane l = { .part = part };
+
+    l.p1 = next(&at, BLOCK);
+    l.p3 = next(&at, BLOCK);
+    l.d = next(&at, BLOCK);
+    l.h = next(&at, BLOCK);
+    l.da = next(&at, BLOCK);
+    l.db = next(&at, BLOCK);
+    l.packed = next(&at, BLOCK);
+    memset(l.p1, 0, sizeof(float) * 7 * BLOCK); /* what a missing adapter adds, and what pads a block */
+    if (!backward) {
+        l.sum = next(&at, w->rows_out * COLUMNS);
+        return l;
+    }
+    for (int i = 0; i < MX_EXPERTS_TERMS; i++) {
+        l.dfactor[i] = next(&at, w->term[i].wide * COLUMNS);
+    }
+    l.dc1 = next(&at, COLUMNS);
+    l.dc3 = next(&at, COLUMNS);
+    l.dgate_sum = next(&at, w->rows_in * COLUMNS);
+    l.dup_sum = next(&at, w->rows_in * COLUMNS);
+    return l;
+}
+
+static void enter_strip(const mx_experts_work *w, lane *l, int64_t strip) {
+    l->strip = strip;
+    l->column = strip * COLUMNS;
+    l->width = w->x->inner - l->column < COLUMNS ? w->x->inner - l->column : COLUMNS;
+    if (l->width < COLUMNS) {
+        memset(l->h, 0, sizeof(float) * 3 * BLOCK); /* h, da, db: columns past the end multiply as zeros */
+    }
+}
+
+/* rows (32, rank) -> (32, 64) */
+static void widen(const mx_experts_work *w, const lane *l, const mx_experts_term *t, int64_t block, float *to) {
+    const mx_expert_block *b = &w->block[block];
+
+    if (t->rank) {
+        mx_tile_product(w->kind, to, COLUMNS, mx_act_at(w, t->rows, block * ROWS * t->deep), t->deep,
+                        mx_act_at(w, t->to_wide, (b->expert * w->strips + l->strip) * t->deep * COLUMNS),
+                        mx_tile_up(b->count, MX_TILE_STEP), COLUMNS, t->deep, false);
+    }
+}
+
+/* (32, 64) -> this thread's part of (32, rank); the first of its strips overwrites what was there */
+static void narrow(const mx_experts_work *w, const lane *l, const mx_experts_term *t, int64_t block, const void *from) {
+    const mx_expert_block *b = &w->block[block];
+    float *to = t->part + (l->part * w->blocks_most + block) * ROWS * t->wide;
+
+    if (t->rank) {
+        mx_tile_product(w->kind, to, t->wide, from, COLUMNS,
+                        mx_act_at(w, t->to_rank, (b->expert * w->strips + l->strip) * t->wide * COLUMNS),
+                        mx_tile_up(b->count, MX_TILE_STEP), t->wide, COLUMNS, !l->first);
+    }
+}
+
+/* dfactor (rank, 64) += rows^T (rank, 32) (32, 64) */
+static void gather_factor(const mx_experts_work *w, const lane *l, int term, int64_t block, const void *from, bool add) {
+    const mx_experts_term *t = &w->term[term];
+    bool wanted = term == MX_EXPERTS_DOWN ? t->linear->da != NULL : t->linear->db != NULL;
+
+    if (t->rank && wanted) {
+        mx_tile_pack_rows(w->act, l->packed, from, ROWS, COLUMNS);
+        mx_tile_product(w->kind, l->dfactor[term], COLUMNS, mx_act_at(w, t->rows_t, block * ROWS * t->wide), ROWS,
+                        l->packed, t->wide, COLUMNS, ROWS, add);
+    }
+}
+
+static void set_rows(const mx_experts_work *w, const lane *l, int64_t block, element_rows *e, bool backward) {
+    const mx_experts *x = w->x;
+    const mx_expert_block *b = &w->block[block];
+    int64_t expert = (int64_t)b->expert * x->inner + l->column;
+
+    e->count = b->count;
+    e->width = l->width;
+    e->p1 = l->p1;
+    e->p3 = l->p3;
+    e->h = l->h;
+    e->c1 = x->gate_proj.c ? x->gate_proj.c + expert : NULL;
+    e->c3 = x->up_proj.c ? x->up_proj.c + expert : NULL;
+    e->bias1 = x->gate_proj.bias ? x->gate_proj.bias + l->column : NULL;
+    e->bias3 = x->up_proj.bias ? x->up_proj.bias + l->column : NULL;
+    e->keep = w->dropout && w->term[MX_EXPERTS_DOWN].rank ? 1.0f / (1.0f - x->dropout.rate) : 0;
+    for (int64_t i = 0; i < b->count; i++) {
+        int64_t n = b->begin + i, in = mx_row_in(w, n), out = mx_row_out(w, n);
+
+        e->gate[i] = mx_act_at(w, w->saved.gate, in * x->inner + l->column);
+        e->up[i] = mx_act_at(w, w->saved.up, in * x->inner + l->column);
+        e->weight[i] = w->slots_out && !backward ? 1.0f : w->gate[n];
+        if (e->keep > 0) {
+            e->mask[i] = (const uint64_t *)(w->hidden_bits + w->mask_row[n] * mx_dropout_row_bytes(x->inner)) + l->strip;
+        }
+        if (backward) {
+            e->g[i] = mx_act_at(w, w->dhidden, out * x->inner + l->column);
+            e->dgate_sum[i] = l->dgate_sum + in * COLUMNS;
+            e->dup_sum[i] = l->dup_sum + in * COLUMNS;
+        } else {
+            e->sum[i] = l->sum + out * COLUMNS;
+        }
+    }
+}
+
+/* (rows, 64) f32 -> columns of act (rows, I) */
+static void leave_strip(const mx_experts_work *w, const lane *l, void *to, const float *sum, int64_t rows) {
+    for (int64_t t = 0; t < rows; t++) {
+        mx_values_convert(mx_act_at(w, to, t * w->x->inner + l->column), w->act, sum + t * COLUMNS, MX_F32, l->width);
+    }
+}
+
+static void forward_strip(const mx_experts_work *w, lane *l) {
+    element_rows e = { 0 };
+
+    memset(l->sum, 0, sizeof *l->sum * (size_t)(w->rows_out * COLUMNS));
+    for (int64_t block = 0; block < w->blocks; block++) {
+        widen(w, l, &w->term[MX_EXPERTS_GATE], block, l->p1);
+        widen(w, l, &w->term[MX_EXPERTS_UP], block, l->p3);
+        set_rows(w, l, block, &e, false);
+        if (w->act == MX_BF16) {
+            forward_bf16(&e);
+        } else {
+            forward_f32(&e);
+        }
+        narrow(w, l, &w->term[MX_EXPERTS_DOWN], block, l->h);
+    }
+    leave_strip(w, l, w->hidden, l->sum, w->rows_out);
+}
+
+/* What an expert's blocks of one strip have gathered, into the trained tensors' gradients: dB (I, R) or dA (R, I). */
+static void leave_expert(const mx_experts_work *w, const lane *l, int64_t e) {
+    const mx_experts *x = w->x;
+
+    for (int i = 0; i < MX_EXPERTS_TERMS; i++) {
+        const mx_experts_term *t = &w->term[i];
+        bool down = i == MX_EXPERTS_DOWN;
+        float *to = down ? t->linear->da : t->linear->db, scale = down ? 1.0f : t->linear->scale;
+
+        for (int64_t r = 0; to && r < t->rank; r++) {
+            for (int64_t j = 0; j < l->width; j++) {
+                int64_t at = down ? (e * t->rank + r) * x->inner + l->column + j
+                                  : (e * x->inner + l->column + j) * t->rank + r;
+
+                to[at] += scale * l->dfactor[i][r * COLUMNS + j];
+            }
+        }
+    }
+    for (int64_t j = 0; j < l->width; j++) {
+        int64_t at = e * x->inner + l->column + j;
+
+        if (x->gate_proj.dc) {
+            x->gate_proj.dc[at] += l->dc1[j];
+        }
+        if (x->up_proj.dc) {
+            x->up_proj.dc[at] += l->dc3[j];
+        }
+    }
+}
+
+static void backward_strip(const mx_experts_work *w, lane *l) {
+    const mx_experts *x = w->x;
+    float dot[ROWS];
+    element_rows e = { .d = l->d, .da = l->da, .db = l->db, .dot = dot };
+
+    e.dc1 = x->gate_proj.c && x->gate_proj.dc ? l->dc1 : NULL;
+    e.dc3 = x->up_proj.c && x->up_proj.dc ? l->dc3 : NULL;
+    memset(l->dgate_sum, 0, sizeof *l->dgate_sum * (size_t)(w->rows_in * COLUMNS));
+    memset(l->dup_sum, 0, sizeof *l->dup_sum * (size_t)(w->rows_in * COLUMNS));
+    for (int64_t block = 0; block < w->blocks; block++) {
+        const mx_expert_block *b = &w->block[block];
+        bool begins = block == 0 || b[-1].expert != b->expert;
+        bool ends = block + 1 == w->blocks || b[1].expert != b->expert;
+        float *dgate = w->dgate_part + l->part * w->slots_most + b->begin;
+
+        if (begins) {
+            memset(l->dc1, 0, sizeof *l->dc1 * 2 * COLUMNS);
+        }
+        widen(w, l, &w->term[MX_EXPERTS_GATE], block, l->p1);
+        widen(w, l, &w->term[MX_EXPERTS_UP], block, l->p3);
+        widen(w, l, &w->term[MX_EXPERTS_DOWN], block, l->d);
+        set_rows(w, l, block, &e, true);
+        if (w->act == MX_BF16) {
+            backward_bf16(&e);
+        } else {
+            backward_f32(&e);
+        }
+        narrow(w, l, &w->term[MX_EXPERTS_GATE], block, l->da);
+        narrow(w, l, &w->term[MX_EXPERTS_UP], block, l->db);
+        gather_factor(w, l, MX_EXPERTS_GATE, block, l->da, !begins);
+        gather_factor(w, l, MX_EXPERTS_UP, block, l->db, !begins);
+        gather_factor(w, l, MX_EXPERTS_DOWN, block, l->h, !begins);
+        for (int64_t i = 0; i < b->count; i++) {
+            dgate[i] = (l->first ? 0 : dgate[i]) + dot[i];
+        }
+        if (ends) {
+            leave_expert(w, l, b->expert);
+        }
+    }
+    leave_strip(w, l, w->dgate, l->dgate_sum, w->rows_in);
+    leave_strip(w, l, w->dup, l->dup_sum, w->rows_in);
+}
+
+static void run(const mx_experts_work *w, bool backward) {
+    pack(w, backward);
+#pragma omp parallel for schedule(static) num_threads(w->cpu->threads)
+    for (int64_t part = 0; part < w->parts; part++) {
+        lane l = open_lane(w, part, backward);
+        int64_t begin = part * w->strips / w->parts, end = (part + 1) * w->strips / w->parts;
+
+        mx_tile_begin(w->kind);
+        for (int64_t strip = begin; strip < end; strip++) {
+            l.first = strip == begin;
+            enter_strip(w, &l, strip);
+            if (backward) {
+                backward_strip(w, &l);
+            } else {
+                forward_strip(w, &l);
+            }
+        }
+        mx_tile_end(w->kind);
+    }
+}
+
+void mx_experts_swiglu_forward(mx_experts_work *w) {
+    mx_experts_fill_blocks(w, &w->term[MX_EXPERTS_GATE], w->saved.gate_u, false);
+    mx_experts_fill_blocks(w, &w->term[MX_EXPERTS_UP], w->saved.up_u, false);
+    run(w, false);
+}
+
+void mx_experts_swiglu_backward(mx_experts_work *w) {
+    mx_experts_fill_blocks(w, &w->term[MX_EXPERTS_GATE], w->saved.gate_u, true);
+    mx_experts_fill_blocks(w, &w->term[MX_EXPERTS_UP], w->saved.up_u, true);
+    run(w, true);
+}
