@@ -9,23 +9,20 @@
 #include <string.h>
 #include <utf8proc.h>
 
-void mx_tokens_finish(mx_tokens *list)
-{
+void mx_tokens_finish(mx_tokens *list) {
     free(list->id);
     *list = (mx_tokens){ 0 };
 }
 
 /* --- opening --- */
 
-static bool ends_with(const char *text, const char *end)
-{
+static bool ends_with(const char *text, const char *end) {
     size_t n = strlen(text), m = strlen(end);
 
     return n >= m && strcmp(text + n - m, end) == 0;
 }
 
-mx_code mx_tokenizer_open(const char *path, mx_arena *arena, mx_tokenizer **ret, mx_status *st)
-{
+mx_code mx_tokenizer_open(const char *path, mx_arena *arena, mx_tokenizer **ret, mx_status *st) {
     mx_mark at = { .file = mx_arena_text(arena, "%s", path) };
     mx_gguf *file;
     mx_code code;
@@ -44,8 +41,9 @@ mx_code mx_tokenizer_open(const char *path, mx_arena *arena, mx_tokenizer **ret,
         return mx_fail(st, MX_E_MISSING, at, "there is no such file or folder to read a tokenizer from");
     }
     if (!ends_with(path, ".gguf")) {
-        return mx_fail(st, MX_E_DATA, at, "a tokenizer is read from a .gguf file or from a folder that holds "
-                                          "tokenizer.json or tokenizer.model; this file is neither");
+        return mx_fail(st, MX_E_DATA, at,
+                       "a tokenizer is read from a .gguf file or from a folder that holds "
+                       "tokenizer.json or tokenizer.model; this file is neither");
     }
     MX_TRY(mx_gguf_open(at.file, &file, st));
     code = mx_tokenizer_read_gguf(file, ret, st);
@@ -53,13 +51,11 @@ mx_code mx_tokenizer_open(const char *path, mx_arena *arena, mx_tokenizer **ret,
     return code;
 }
 
-mx_code mx_tokenizer_open_gguf(const mx_gguf *file, mx_tokenizer **ret, mx_status *st)
-{
+mx_code mx_tokenizer_open_gguf(const mx_gguf *file, mx_tokenizer **ret, mx_status *st) {
     return mx_tokenizer_read_gguf(file, ret, st);
 }
 
-void mx_tokenizer_close(mx_tokenizer *t)
-{
+void mx_tokenizer_close(mx_tokenizer *t) {
     if (t) {
         mx_splitter_finish(&t->splitter);
         mx_arena_finish(&t->arena);
@@ -67,8 +63,7 @@ void mx_tokenizer_close(mx_tokenizer *t)
     }
 }
 
-mx_code mx_tokenizer_new(mx_tokenizer **ret, mx_status *st)
-{
+mx_code mx_tokenizer_new(mx_tokenizer **ret, mx_status *st) {
     mx_tokenizer *t = calloc(1, sizeof *t);
 
     *ret = t;
@@ -82,16 +77,22 @@ mx_code mx_tokenizer_new(mx_tokenizer **ret, mx_status *st)
     return MX_OK;
 }
 
-mx_code mx_tokenizer_set_pieces(mx_tokenizer *t, const mx_piece *piece, size_t count, mx_mark at, mx_status *st)
-{
+mx_code mx_tokenizer_set_pieces(mx_tokenizer *t, const mx_piece *piece, size_t count, mx_mark at, mx_status *st) {
     MX_TRY(mx_vocab_build(&t->vocab, &t->arena, piece, count, at, st));
     mx_added_build(&t->added_raw, &t->arena, &t->vocab, piece, false);
     mx_added_build(&t->added_normalized, &t->arena, &t->vocab, piece, true);
     return MX_OK;
 }
 
-static mx_code check_id(const mx_tokenizer *t, int32_t id, bool needed, const char *what, mx_mark at, mx_status *st)
-{
+mx_code mx_tokenizer_check_gaps(size_t ids, size_t tokens, mx_mark at, mx_status *st) {
+    if (ids > 2 * tokens + 4096) {
+        return mx_fail(st, MX_E_DATA, at, "the largest token id is %zu, but there are only %zu tokens", ids - 1,
+                       tokens);
+    }
+    return MX_OK;
+}
+
+static mx_code check_id(const mx_tokenizer *t, int32_t id, bool needed, const char *what, mx_mark at, mx_status *st) {
     if (id >= t->vocab.count) {
         return mx_fail(st, MX_E_DATA, at, "the %s token is %d, but the vocabulary ends at %d", what, id,
                        t->vocab.count - 1);
@@ -102,13 +103,11 @@ static mx_code check_id(const mx_tokenizer *t, int32_t id, bool needed, const ch
     return MX_OK;
 }
 
-static void add_number(mx_hasher *h, int64_t n)
-{
+static void add_number(mx_hasher *h, int64_t n) {
     mx_hasher_add(h, &n, sizeof n);
 }
 
-static void add_set(mx_hasher *h, const mx_added_set *s)
-{
+static void add_set(mx_hasher *h, const mx_added_set *s) {
     add_number(h, (int64_t)s->count);
     for (size_t i = 0; i < s->count; i++) {
         const mx_added *a = &s->item[i];
@@ -118,12 +117,11 @@ static void add_set(mx_hasher *h, const mx_added_set *s)
 }
 
 /* Everything that decides ids. Arrays go in whole: their lengths are prefixed by the hasher. */
-static void set_hash(mx_tokenizer *t)
-{
+static void set_hash(mx_tokenizer *t) {
     mx_hasher *h = mx_hasher_open();
     const mx_vocab *v = &t->vocab;
     const int32_t id[] = { t->rule.bos, t->rule.eos, t->rule.unk, t->rule.pad, t->unknown };
-    const uint8_t flag[] = { t->rule.add_bos, t->rule.add_eos, t->byte_level, t->by_score, t->ignore_merges,
+    const uint8_t flag[] = { t->rule.add_bos,  t->rule.add_eos, t->byte_level,    t->by_score,       t->ignore_merges,
                              t->byte_fallback, t->fuse_unknown, t->normalize_nfc, (uint8_t)t->prefix };
 
     mx_hasher_add(h, "mixrun tokenizer 1", 18);
@@ -145,8 +143,7 @@ static void set_hash(mx_tokenizer *t)
     mx_hasher_close(h, t->sha256);
 }
 
-mx_code mx_tokenizer_finish(mx_tokenizer *t, mx_mark at, mx_status *st)
-{
+mx_code mx_tokenizer_finish(mx_tokenizer *t, mx_mark at, mx_status *st) {
     MX_TRY(check_id(t, t->rule.bos, t->rule.add_bos, "beginning-of-sequence", at, st));
     MX_TRY(check_id(t, t->rule.eos, t->rule.add_eos, "end-of-sequence", at, st));
     MX_TRY(check_id(t, t->rule.unk, false, "unknown", at, st));
@@ -158,16 +155,14 @@ mx_code mx_tokenizer_finish(mx_tokenizer *t, mx_mark at, mx_status *st)
 
 /* --- encoding --- */
 
-size_t mx_utf8_length(const char *text, size_t left)
-{
+size_t mx_utf8_length(const char *text, size_t left) {
     utf8proc_int32_t c;
     utf8proc_ssize_t n = utf8proc_iterate((const utf8proc_uint8_t *)text, (utf8proc_ssize_t)left, &c);
 
     return n > 0 ? (size_t)n : 0;
 }
 
-bool mx_utf8_is_space(const char *text, size_t length)
-{
+bool mx_utf8_is_space(const char *text, size_t length) {
     utf8proc_int32_t c;
     utf8proc_category_t category;
 
@@ -179,8 +174,7 @@ bool mx_utf8_is_space(const char *text, size_t length)
            category == UTF8PROC_CATEGORY_ZP;
 }
 
-mx_code mx_encoding_grow(void *array, size_t *capacity, size_t count, size_t size, mx_status *st)
-{
+mx_code mx_encoding_grow(void *array, size_t *capacity, size_t count, size_t size, mx_status *st) {
     void **items = array, *larger;
     size_t wanted = count < 64 ? 64 : count;
 
@@ -199,16 +193,14 @@ mx_code mx_encoding_grow(void *array, size_t *capacity, size_t count, size_t siz
     return MX_OK;
 }
 
-mx_code mx_encoding_push(mx_encoding *e, int32_t id)
-{
+mx_code mx_encoding_push(mx_encoding *e, int32_t id) {
     MX_TRY(mx_encoding_grow(&e->out->id, &e->out->capacity, e->out->count + 1, sizeof *e->out->id, e->st));
     e->out->id[e->out->count++] = id;
     return MX_OK;
 }
 
 /* How far valid UTF-8 reaches; where the text begins with an invalid byte, 0. */
-static size_t valid_run(const char *text, size_t length)
-{
+static size_t valid_run(const char *text, size_t length) {
     size_t done = 0;
 
     while (done < length) {
@@ -222,8 +214,7 @@ static size_t valid_run(const char *text, size_t length)
     return done;
 }
 
-static mx_code encode_bytes(mx_encoding *e, const char *text, size_t length)
-{
+static mx_code encode_bytes(mx_encoding *e, const char *text, size_t length) {
     while (length) {
         size_t n = valid_run(text, length);
 
@@ -239,8 +230,7 @@ static mx_code encode_bytes(mx_encoding *e, const char *text, size_t length)
     return MX_OK;
 }
 
-static mx_code encode_plain(mx_encoding *e, const char *text, size_t length)
-{
+static mx_code encode_plain(mx_encoding *e, const char *text, size_t length) {
     mx_code code = MX_OK;
 
     if (length) {
@@ -251,15 +241,15 @@ static mx_code encode_plain(mx_encoding *e, const char *text, size_t length)
 }
 
 /* White space that an added token takes along on its left (not before `floor`) or its right. */
-static size_t strip_left(const char *text, size_t floor, size_t at)
-{
+static size_t strip_left(const char *text, size_t floor, size_t at) {
     while (at > floor) {
         size_t before = at - 1;
 
         while (before > floor && at - before < 4 && ((unsigned char)text[before] & 0xC0) == 0x80) {
             before--;
         }
-        if (mx_utf8_length(text + before, at - before) != at - before || !mx_utf8_is_space(text + before, at - before)) {
+        if (mx_utf8_length(text + before, at - before) != at - before ||
+            !mx_utf8_is_space(text + before, at - before)) {
             break;
         }
         at = before;
@@ -267,8 +257,7 @@ static size_t strip_left(const char *text, size_t floor, size_t at)
     return at;
 }
 
-static size_t strip_right(const char *text, size_t length, size_t at)
-{
+static size_t strip_right(const char *text, size_t length, size_t at) {
     while (at < length && mx_utf8_is_space(text + at, length - at)) {
         at += mx_utf8_length(text + at, length - at);
     }
@@ -278,8 +267,7 @@ static size_t strip_right(const char *text, size_t length, size_t at)
 typedef mx_code between(mx_encoding *e, const char *text, size_t length);
 
 /* The added tokens of `set` in the text, and `rest` for what lies between them. */
-static mx_code encode_added(mx_encoding *e, const mx_added_set *set, const char *text, size_t length, between *rest)
-{
+static mx_code encode_added(mx_encoding *e, const mx_added_set *set, const char *text, size_t length, between *rest) {
     size_t done = 0, at;
     const mx_added *a;
 
@@ -295,8 +283,7 @@ static mx_code encode_added(mx_encoding *e, const mx_added_set *set, const char 
     return rest(e, text + done, length - done);
 }
 
-static mx_code add_normal(mx_encoding *e, size_t *used, const char *text, size_t length)
-{
+static mx_code add_normal(mx_encoding *e, size_t *used, const char *text, size_t length) {
     MX_TRY(mx_encoding_grow(&e->normal, &e->normal_capacity, *used + length, 1, e->st));
     memcpy(e->normal + *used, text, length);
     *used += length;
@@ -304,8 +291,7 @@ static mx_code add_normal(mx_encoding *e, size_t *used, const char *text, size_t
 }
 
 /* NFC of every valid run; other bytes stay. */
-static mx_code normalize(mx_encoding *e, const char *text, size_t length, size_t *ret_length)
-{
+static mx_code normalize(mx_encoding *e, const char *text, size_t length, size_t *ret_length) {
     size_t used = 0;
 
     while (length) {
@@ -335,8 +321,7 @@ static mx_code normalize(mx_encoding *e, const char *text, size_t length, size_t
     return MX_OK;
 }
 
-static mx_code encode_fragment(mx_encoding *e, const char *text, size_t length)
-{
+static mx_code encode_fragment(mx_encoding *e, const char *text, size_t length) {
     if (length == 0) {
         return MX_OK;
     }
@@ -351,8 +336,7 @@ static mx_code encode_fragment(mx_encoding *e, const char *text, size_t length)
 }
 
 mx_code mx_tokenizer_encode(const mx_tokenizer *t, const char *text, size_t length, unsigned flags, mx_tokens *out,
-                            mx_status *st)
-{
+                            mx_status *st) {
     mx_encoding e = { .t = t, .out = out, .st = st, .flags = flags, .first = true };
     mx_code code = MX_OK;
 
@@ -381,21 +365,20 @@ mx_code mx_tokenizer_encode(const mx_tokenizer *t, const char *text, size_t leng
 /* --- decoding --- */
 
 /* The value of "<0x0A>", or -1. */
-static int byte_value(const mx_tokenizer *t, int32_t id)
-{
+static int byte_value(const mx_tokenizer *t, int32_t id) {
     size_t length;
     const char *token = mx_vocab_text(&t->vocab, id, &length);
     unsigned value;
     char end;
 
-    if (t->vocab.type[id] != MX_TOKEN_BYTE || length != 6 || sscanf(token, "<0x%2x%c", &value, &end) != 2 || end != '>') {
+    if (t->vocab.type[id] != MX_TOKEN_BYTE || length != 6 || sscanf(token, "<0x%2x%c", &value, &end) != 2 ||
+        end != '>') {
         return -1;
     }
     return (int)value;
 }
 
-static void decode_plain(const mx_tokenizer *t, int32_t id, bool drop_space, mx_text *out)
-{
+static void decode_plain(const mx_tokenizer *t, int32_t id, bool drop_space, mx_text *out) {
     size_t length;
     const char *token = mx_vocab_text(&t->vocab, id, &length);
     int byte = byte_value(t, id);
@@ -414,8 +397,7 @@ static void decode_plain(const mx_tokenizer *t, int32_t id, bool drop_space, mx_
 }
 
 mx_code mx_tokenizer_decode(const mx_tokenizer *t, const int32_t *id, size_t count, unsigned flags, mx_text *out,
-                            mx_status *st)
-{
+                            mx_status *st) {
     bool prefix = t->prefix != MX_PREFIX_NEVER; /* a space stands here that encode has put in */
 
     for (size_t i = 0; i < count; i++) {
@@ -444,39 +426,32 @@ mx_code mx_tokenizer_decode(const mx_tokenizer *t, const int32_t *id, size_t cou
 
 /* --- what it is --- */
 
-const mx_tokenizer_rule *mx_tokenizer_rules(const mx_tokenizer *t)
-{
+const mx_tokenizer_rule *mx_tokenizer_rules(const mx_tokenizer *t) {
     return &t->rule;
 }
 
-int32_t mx_tokenizer_size(const mx_tokenizer *t)
-{
+int32_t mx_tokenizer_size(const mx_tokenizer *t) {
     return t->vocab.count;
 }
 
-const char *mx_tokenizer_token(const mx_tokenizer *t, int32_t id, size_t *ret_length)
-{
+const char *mx_tokenizer_token(const mx_tokenizer *t, int32_t id, size_t *ret_length) {
     *ret_length = 0;
     return id >= 0 && id < t->vocab.count ? mx_vocab_text(&t->vocab, id, ret_length) : NULL;
 }
 
-int32_t mx_tokenizer_find(const mx_tokenizer *t, const char *token, size_t length)
-{
+int32_t mx_tokenizer_find(const mx_tokenizer *t, const char *token, size_t length) {
     return mx_vocab_find(&t->vocab, token, length);
 }
 
-bool mx_tokenizer_is_control(const mx_tokenizer *t, int32_t id)
-{
+bool mx_tokenizer_is_control(const mx_tokenizer *t, int32_t id) {
     return id >= 0 && id < t->vocab.count &&
            (t->vocab.type[id] == MX_TOKEN_CONTROL || t->vocab.type[id] == MX_TOKEN_UNKNOWN);
 }
 
-const char *mx_tokenizer_name(const mx_tokenizer *t)
-{
+const char *mx_tokenizer_name(const mx_tokenizer *t) {
     return t->name;
 }
 
-const char *mx_tokenizer_sha256(const mx_tokenizer *t)
-{
+const char *mx_tokenizer_sha256(const mx_tokenizer *t) {
     return t->sha256;
 }

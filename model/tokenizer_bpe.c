@@ -8,14 +8,12 @@
 #include <assert.h>
 #include <string.h>
 
-static bool stands_for_itself(unsigned byte)
-{
+static bool stands_for_itself(unsigned byte) {
     return (byte >= 33 && byte <= 126) || (byte >= 161 && byte <= 172) || byte >= 174;
 }
 
 /* Byte to the character that spells it. Always one or two bytes of UTF-8 (U+0021 .. U+0143). */
-static unsigned spell(unsigned byte)
-{
+static unsigned spell(unsigned byte) {
     if (stands_for_itself(byte)) {
         return byte;
     }
@@ -25,8 +23,7 @@ static unsigned spell(unsigned byte)
     return byte == 173 ? 0x143 : 0x121 + byte - 127; /* 127-160, then 173 */
 }
 
-static size_t put(unsigned character, char *to)
-{
+static size_t put(unsigned character, char *to) {
     if (character < 0x80) {
         to[0] = (char)character;
         return 1;
@@ -36,8 +33,7 @@ static size_t put(unsigned character, char *to)
     return 2;
 }
 
-void mx_bpe_bytes(mx_tokenizer *t)
-{
+void mx_bpe_bytes(mx_tokenizer *t) {
     for (unsigned byte = 0; byte < 256; byte++) {
         char spelled[2];
 
@@ -45,8 +41,7 @@ void mx_bpe_bytes(mx_tokenizer *t)
     }
 }
 
-void mx_bpe_decode(const char *token, size_t length, mx_text *out)
-{
+void mx_bpe_decode(const char *token, size_t length, mx_text *out) {
     for (size_t i = 0; i < length;) {
         unsigned c = (unsigned char)token[i], byte = 256;
         size_t width = c < 0x80 ? 1 : mx_utf8_length(token + i, length - i);
@@ -70,8 +65,7 @@ void mx_bpe_decode(const char *token, size_t length, mx_text *out)
 
 /* --- merges --- */
 
-static int32_t *find_merge(const mx_tokenizer *t, int32_t left, int32_t right)
-{
+static int32_t *find_merge(const mx_tokenizer *t, int32_t left, int32_t right) {
     uint64_t h = ((uint64_t)(uint32_t)left << 32 | (uint32_t)right) * 0x9e3779b97f4a7c15u;
     uint32_t i = (uint32_t)(h >> 32) & t->merge_mask;
 
@@ -86,8 +80,7 @@ static int32_t *find_merge(const mx_tokenizer *t, int32_t left, int32_t right)
     return &t->merge_slot[i];
 }
 
-mx_code mx_bpe_reserve_merges(mx_tokenizer *t, size_t count, mx_mark at, mx_status *st)
-{
+mx_code mx_bpe_reserve_merges(mx_tokenizer *t, size_t count, mx_mark at, mx_status *st) {
     size_t slots = 16;
 
     if (count > MX_MERGES_MAX) {
@@ -103,9 +96,8 @@ mx_code mx_bpe_reserve_merges(mx_tokenizer *t, size_t count, mx_mark at, mx_stat
     return MX_OK;
 }
 
-mx_code mx_bpe_add_merge(mx_tokenizer *t, const char *left, size_t left_length, const char *right,
-                         size_t right_length, mx_mark at, mx_status *st)
-{
+mx_code mx_bpe_add_merge(mx_tokenizer *t, const char *left, size_t left_length, const char *right, size_t right_length,
+                         mx_mark at, mx_status *st) {
     mx_merge merge = { .rank = (uint32_t)t->merge_count };
     char both[2 * MX_TOKEN_BYTES_MAX];
     int32_t *slot;
@@ -137,8 +129,7 @@ mx_code mx_bpe_add_merge(mx_tokenizer *t, const char *left, size_t left_length, 
     return MX_OK;
 }
 
-bool mx_bpe_find(const mx_tokenizer *t, const char *text, const mx_symbol *left, const mx_symbol *right, mx_join *ret)
-{
+bool mx_bpe_find(const mx_tokenizer *t, const char *text, const mx_symbol *left, const mx_symbol *right, mx_join *ret) {
     int32_t slot;
 
     (void)text;
@@ -157,8 +148,7 @@ bool mx_bpe_find(const mx_tokenizer *t, const char *text, const mx_symbol *left,
 /* --- a piece --- */
 
 /* The token that is the whole piece, or -1. */
-static mx_code find_whole(mx_encoding *e, const char *piece, size_t length, int32_t *ret)
-{
+static mx_code find_whole(mx_encoding *e, const char *piece, size_t length, int32_t *ret) {
     size_t used = 0;
 
     *ret = -1;
@@ -175,8 +165,7 @@ static mx_code find_whole(mx_encoding *e, const char *piece, size_t length, int3
 
 /* One symbol per byte. A byte without a token is the unknown token; where there is none either it is lost, and
  * its neighbours become each other's (as HF's BPE does). */
-static mx_code set_symbols(mx_encoding *e, const char *piece, size_t length)
-{
+static mx_code set_symbols(mx_encoding *e, const char *piece, size_t length) {
     bool unknown_before = false;
 
     MX_TRY(mx_encoding_grow(&e->symbol, &e->symbol_capacity, length, sizeof *e->symbol, e->st));
@@ -193,8 +182,9 @@ static mx_code set_symbols(mx_encoding *e, const char *piece, size_t length)
             e->symbol[n - 1].length++;
             continue;
         }
-        e->symbol[n] = (mx_symbol){ .previous = n - 1, .next = n + 1, .at = (uint32_t)i, .length = 1,
-                                    .id = unknown ? e->t->unknown : id };
+        e->symbol[n] = (mx_symbol){
+            .previous = n - 1, .next = n + 1, .at = (uint32_t)i, .length = 1, .id = unknown ? e->t->unknown : id
+        };
         e->symbol_count++;
         unknown_before = unknown;
     }
@@ -204,8 +194,7 @@ static mx_code set_symbols(mx_encoding *e, const char *piece, size_t length)
     return MX_OK;
 }
 
-mx_code mx_bpe_encode_piece(mx_encoding *e, const char *piece, size_t length)
-{
+mx_code mx_bpe_encode_piece(mx_encoding *e, const char *piece, size_t length) {
     if (e->t->ignore_merges) {
         int32_t whole;
 

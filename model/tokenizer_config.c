@@ -5,8 +5,7 @@
 #include <string.h>
 
 /* Integers are read as reals: transformers writes 10^30 for "no limit", which jansson's integers do not hold. */
-static mx_code read_object(const char *path, json_t **ret, mx_status *st)
-{
+static mx_code read_object(const char *path, json_t **ret, mx_status *st) {
     json_error_t error;
     char *text;
     size_t size;
@@ -31,8 +30,7 @@ static mx_code read_object(const char *path, json_t **ret, mx_status *st)
     return MX_OK;
 }
 
-mx_code mx_tokenizer_config_read(const char *folder, mx_arena *arena, mx_tokenizer_config *ret, mx_status *st)
-{
+mx_code mx_tokenizer_config_read(const char *folder, mx_arena *arena, mx_tokenizer_config *ret, mx_status *st) {
     const char *own = mx_arena_text(arena, "%s/tokenizer_config.json", folder);
     const char *model = mx_arena_text(arena, "%s/config.json", folder);
     mx_code code;
@@ -49,22 +47,20 @@ mx_code mx_tokenizer_config_read(const char *folder, mx_arena *arena, mx_tokeniz
     return code;
 }
 
-void mx_tokenizer_config_finish(mx_tokenizer_config *c)
-{
+void mx_tokenizer_config_finish(mx_tokenizer_config *c) {
     json_decref(c->own);
     json_decref(c->model);
     *c = (mx_tokenizer_config){ 0 };
 }
 
-static bool is_true(const json_t *object, const char *key)
-{
+static bool is_true(const json_t *object, const char *key) {
     return json_is_true(json_object_get(object, key));
 }
 
-mx_code mx_tokenizer_config_added(const json_t *entry, int64_t id, mx_piece *piece, mx_mark at, mx_status *st)
-{
+mx_code mx_tokenizer_config_added(const json_t *entry, int64_t id, mx_piece *piece, mx_mark at, mx_status *st) {
     const json_t *content = json_object_get(entry, "content");
-    mx_piece added = { .lstrip = is_true(entry, "lstrip"), .rstrip = is_true(entry, "rstrip"),
+    mx_piece added = { .lstrip = is_true(entry, "lstrip"),
+                       .rstrip = is_true(entry, "rstrip"),
                        .normalized = is_true(entry, "normalized"),
                        .type = is_true(entry, "special") ? MX_TOKEN_CONTROL : MX_TOKEN_USER_DEFINED };
 
@@ -79,8 +75,9 @@ mx_code mx_tokenizer_config_added(const json_t *entry, int64_t id, mx_piece *pie
     }
     if (piece[id].length &&
         (piece[id].length != added.length || memcmp(piece[id].bytes, added.bytes, added.length) != 0)) {
-        return mx_fail(st, MX_E_DATA, at, "the added token '%.100s' has the id %lld, which is '%.*s' already", added.bytes,
-                       (long long)id, (int)(piece[id].length < 100 ? piece[id].length : 100), piece[id].bytes);
+        return mx_fail(st, MX_E_DATA, at, "the added token '%.100s' has the id %lld, which is '%.*s' already",
+                       added.bytes, (long long)id, (int)(piece[id].length < 100 ? piece[id].length : 100),
+                       piece[id].bytes);
     }
     added.score = piece[id].score;
     piece[id] = added;
@@ -88,8 +85,7 @@ mx_code mx_tokenizer_config_added(const json_t *entry, int64_t id, mx_piece *pie
 }
 
 /* "<s>", or {"content": "<s>", ...}; null and absent leave the id as it is. */
-static mx_code named(const mx_tokenizer_config *c, const char *key, const mx_tokenizer *t, int32_t *id, mx_status *st)
-{
+static mx_code named(const mx_tokenizer_config *c, const char *key, const mx_tokenizer *t, int32_t *id, mx_status *st) {
     const json_t *value = json_object_get(c->own, key);
     const char *word;
 
@@ -107,8 +103,7 @@ static mx_code named(const mx_tokenizer_config *c, const char *key, const mx_tok
 
 /* A number, or a list of which the first counts (LLaMA-3 names several ends of a turn). */
 static mx_code numbered(const mx_tokenizer_config *c, const char *key, const mx_tokenizer *t, int32_t *ret,
-                        mx_status *st)
-{
+                        mx_status *st) {
     const json_t *value = json_object_get(c->model, key);
 
     double id;
@@ -119,14 +114,14 @@ static mx_code numbered(const mx_tokenizer_config *c, const char *key, const mx_
     }
     id = json_number_value(value);
     if (!(id >= 0 && id < t->vocab.count) || id != (int32_t)id) {
-        return mx_fail(st, MX_E_DATA, c->at, "%s is %g, but ids are whole numbers up to %d", key, id, t->vocab.count - 1);
+        return mx_fail(st, MX_E_DATA, c->at, "%s is %g, but ids are whole numbers up to %d", key, id,
+                       t->vocab.count - 1);
     }
     *ret = (int32_t)id;
     return MX_OK;
 }
 
-mx_code mx_tokenizer_config_ids(const mx_tokenizer_config *c, mx_tokenizer *t, mx_status *st)
-{
+mx_code mx_tokenizer_config_ids(const mx_tokenizer_config *c, mx_tokenizer *t, mx_status *st) {
     MX_TRY(named(c, "bos_token", t, &t->rule.bos, st));
     MX_TRY(named(c, "eos_token", t, &t->rule.eos, st));
     MX_TRY(named(c, "unk_token", t, &t->rule.unk, st));
@@ -136,15 +131,13 @@ mx_code mx_tokenizer_config_ids(const mx_tokenizer_config *c, mx_tokenizer *t, m
     return numbered(c, "pad_token_id", t, &t->rule.pad, st);
 }
 
-bool mx_tokenizer_config_is_llama(const mx_tokenizer_config *c)
-{
+bool mx_tokenizer_config_is_llama(const mx_tokenizer_config *c) {
     const char *name = json_string_value(json_object_get(c->own, "tokenizer_class"));
 
     return !name || strncmp(name, "LlamaTokenizer", 14) == 0 || strncmp(name, "CodeLlamaTokenizer", 18) == 0;
 }
 
-void mx_tokenizer_config_adds(const mx_tokenizer_config *c, mx_tokenizer *t)
-{
+void mx_tokenizer_config_adds(const mx_tokenizer_config *c, mx_tokenizer *t) {
     const json_t *bos = json_object_get(c->own, "add_bos_token"), *eos = json_object_get(c->own, "add_eos_token");
 
     t->rule.add_bos = json_is_boolean(bos) ? json_is_true(bos) : t->rule.add_bos;

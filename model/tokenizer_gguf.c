@@ -4,13 +4,11 @@
 #include <ctype.h>
 #include <string.h>
 
-static mx_code missing(const char *key, mx_mark at, mx_status *st)
-{
+static mx_code missing(const char *key, mx_mark at, mx_status *st) {
     return mx_fail(st, MX_E_DATA, at, "'%s' is missing; without it the tokenizer is not known", key);
 }
 
-static mx_code same_count(const char *key, size_t count, size_t tokens, mx_mark at, mx_status *st)
-{
+static mx_code same_count(const char *key, size_t count, size_t tokens, mx_mark at, mx_status *st) {
     if (count != tokens) {
         return mx_fail(st, MX_E_DATA, at, "'%s' has %zu entries, but there are %zu tokens", key, count, tokens);
     }
@@ -19,8 +17,7 @@ static mx_code same_count(const char *key, size_t count, size_t tokens, mx_mark 
 
 /* Phi-3's control tokens take the white space after them along, but for the first three of the vocabulary and
  * <|endoftext|>; GGUF has no word for that, and llama.cpp goes by the model's name. */
-static bool takes_space(bool phi3, const mx_piece *p)
-{
+static bool takes_space(bool phi3, const mx_piece *p) {
     static const char *const not_those[] = { "<unk>", "<s>", "<|endoftext|>" };
 
     if (!phi3 || (p->type != MX_TOKEN_CONTROL && p->type != MX_TOKEN_USER_DEFINED && p->type != MX_TOKEN_UNKNOWN)) {
@@ -34,8 +31,7 @@ static bool takes_space(bool phi3, const mx_piece *p)
     return true;
 }
 
-static mx_code is_phi3(const mx_gguf *file, mx_arena *arena, bool *ret, mx_status *st)
-{
+static mx_code is_phi3(const mx_gguf *file, mx_arena *arena, bool *ret, mx_status *st) {
     const char *name = "", *lower;
 
     MX_TRY(mx_gguf_word(file, "general.name", arena, &name, NULL, st));
@@ -47,8 +43,7 @@ static mx_code is_phi3(const mx_gguf *file, mx_arena *arena, bool *ret, mx_statu
     return MX_OK;
 }
 
-static mx_code read_pieces(mx_tokenizer *t, const mx_gguf *file, mx_arena *arena, mx_mark at, mx_status *st)
-{
+static mx_code read_pieces(mx_tokenizer *t, const mx_gguf *file, mx_arena *arena, mx_mark at, mx_status *st) {
     const mx_gguf_text *token = NULL;
     const double *type = NULL, *score = NULL;
     size_t count = 0, types = 0, scores = 0;
@@ -88,8 +83,7 @@ static mx_code read_pieces(mx_tokenizer *t, const mx_gguf *file, mx_arena *arena
     return mx_tokenizer_set_pieces(t, piece, count, at, st);
 }
 
-static mx_code read_merges(mx_tokenizer *t, const mx_gguf *file, mx_arena *arena, mx_mark at, mx_status *st)
-{
+static mx_code read_merges(mx_tokenizer *t, const mx_gguf *file, mx_arena *arena, mx_mark at, mx_status *st) {
     const mx_gguf_text *merge = NULL;
     size_t count = 0;
 
@@ -111,8 +105,7 @@ static mx_code read_merges(mx_tokenizer *t, const mx_gguf *file, mx_arena *arena
     return MX_OK;
 }
 
-static mx_code read_id(const mx_gguf *file, const char *key, int32_t *id, mx_mark at, mx_status *st)
-{
+static mx_code read_id(const mx_gguf *file, const char *key, int32_t *id, mx_mark at, mx_status *st) {
     int64_t value = *id;
 
     MX_TRY(mx_gguf_integer(file, key, &value, NULL, st));
@@ -123,8 +116,7 @@ static mx_code read_id(const mx_gguf *file, const char *key, int32_t *id, mx_mar
     return MX_OK;
 }
 
-static mx_code read_rules(mx_tokenizer *t, const mx_gguf *file, mx_mark at, mx_status *st)
-{
+static mx_code read_rules(mx_tokenizer *t, const mx_gguf *file, mx_mark at, mx_status *st) {
     MX_TRY(read_id(file, "tokenizer.ggml.bos_token_id", &t->rule.bos, at, st));
     MX_TRY(read_id(file, "tokenizer.ggml.eos_token_id", &t->rule.eos, at, st));
     MX_TRY(read_id(file, "tokenizer.ggml.unknown_token_id", &t->rule.unk, at, st));
@@ -134,8 +126,7 @@ static mx_code read_rules(mx_tokenizer *t, const mx_gguf *file, mx_mark at, mx_s
 }
 
 /* GPT-2's model has no unknown token in llama.cpp, whatever tokenizer.ggml.unknown_token_id says. */
-static mx_code read_bpe(mx_tokenizer *t, const mx_gguf *file, mx_arena *arena, mx_mark at, mx_status *st)
-{
+static mx_code read_bpe(mx_tokenizer *t, const mx_gguf *file, mx_arena *arena, mx_mark at, mx_status *st) {
     const char *pre = NULL;
 
     MX_TRY(mx_gguf_word(file, "tokenizer.ggml.pre", arena, &pre, NULL, st));
@@ -153,8 +144,7 @@ static mx_code read_bpe(mx_tokenizer *t, const mx_gguf *file, mx_arena *arena, m
     return read_rules(t, file, at, st);
 }
 
-static mx_code read_spm(mx_tokenizer *t, const mx_gguf *file, mx_arena *arena, mx_mark at, mx_status *st)
-{
+static mx_code read_spm(mx_tokenizer *t, const mx_gguf *file, mx_arena *arena, mx_mark at, mx_status *st) {
     bool space = true, collapse = false;
     bool charsmap = false;
     const double *ignored;
@@ -181,8 +171,7 @@ static mx_code read_spm(mx_tokenizer *t, const mx_gguf *file, mx_arena *arena, m
     return MX_OK;
 }
 
-mx_code mx_tokenizer_read_gguf(const mx_gguf *file, mx_tokenizer **ret, mx_status *st)
-{
+mx_code mx_tokenizer_read_gguf(const mx_gguf *file, mx_tokenizer **ret, mx_status *st) {
     mx_mark at = { .file = mx_gguf_path(file) };
     const char *model = NULL;
     mx_tokenizer *t;
@@ -203,7 +192,8 @@ mx_code mx_tokenizer_read_gguf(const mx_gguf *file, mx_tokenizer **ret, mx_statu
     } else if (strcmp(model, "llama") == 0) {
         code = read_spm(t, file, &arena, at, st);
     } else {
-        code = mx_fail(st, MX_E_DATA, at, "the tokenizer model '%.100s' is not supported; known are gpt2 and llama", model);
+        code = mx_fail(st, MX_E_DATA, at, "the tokenizer model '%.100s' is not supported; known are gpt2 and llama",
+                       model);
     }
     if (!code) {
         code = mx_tokenizer_finish(t, at, st);

@@ -9,25 +9,21 @@
 
 static const char space_sign[] = "\xE2\x96\x81"; /* U+2581 */
 
-static const char *text_of(const json_t *object, const char *key)
-{
+static const char *text_of(const json_t *object, const char *key) {
     const char *text = json_string_value(json_object_get(object, key));
 
     return text ? text : "";
 }
 
-static bool is_true(const json_t *object, const char *key)
-{
+static bool is_true(const json_t *object, const char *key) {
     return json_is_true(json_object_get(object, key));
 }
 
-static mx_code refuse(const char *part, const json_t *object, mx_mark at, mx_status *st)
-{
+static mx_code refuse(const char *part, const json_t *object, mx_mark at, mx_status *st) {
     return mx_fail(st, MX_E_DATA, at, "the %s '%.100s' is not supported", part, text_of(object, "type"));
 }
 
-static mx_code refuse_word(const char *part, const char *key, const char *value, mx_mark at, mx_status *st)
-{
+static mx_code refuse_word(const char *part, const char *key, const char *value, mx_mark at, mx_status *st) {
     return mx_fail(st, MX_E_DATA, at, "the %s has %s: %.100s, which is not supported", part, key, value);
 }
 
@@ -39,8 +35,7 @@ typedef struct found {
 
 /* --- normalizer --- */
 
-static mx_code read_normalizer(const json_t *n, found *f, int depth, mx_mark at, mx_status *st)
-{
+static mx_code read_normalizer(const json_t *n, found *f, int depth, mx_mark at, mx_status *st) {
     const char *type = text_of(n, "type");
 
     if (!n || json_is_null(n)) {
@@ -50,7 +45,7 @@ static mx_code read_normalizer(const json_t *n, found *f, int depth, mx_mark at,
         const json_t *part;
         size_t i;
 
-        json_array_foreach(json_object_get(n, "normalizers"), i, part) {
+        json_array_foreach (json_object_get(n, "normalizers"), i, part) {
             MX_TRY(read_normalizer(part, f, 1, at, st));
         }
         return MX_OK;
@@ -70,8 +65,7 @@ static mx_code read_normalizer(const json_t *n, found *f, int depth, mx_mark at,
 
 /* --- pre_tokenizer --- */
 
-static mx_code read_split(const json_t *p, mx_tokenizer *t, mx_mark at, mx_status *st)
-{
+static mx_code read_split(const json_t *p, mx_tokenizer *t, mx_mark at, mx_status *st) {
     const json_t *pattern = json_object_get(p, "pattern");
     const char *regex = json_string_value(json_object_get(pattern, "Regex"));
     const char *string = json_string_value(json_object_get(pattern, "String"));
@@ -90,8 +84,7 @@ static mx_code read_split(const json_t *p, mx_tokenizer *t, mx_mark at, mx_statu
     return mx_splitter_add(&t->splitter, &t->arena, regex ? regex : string, !regex, removed, at, st);
 }
 
-static mx_code read_metaspace(const json_t *p, found *f, mx_mark at, mx_status *st)
-{
+static mx_code read_metaspace(const json_t *p, found *f, mx_mark at, mx_status *st) {
     const char *scheme = text_of(p, "prepend_scheme");
     const json_t *split = json_object_get(p, "split");
 
@@ -109,21 +102,21 @@ static mx_code read_metaspace(const json_t *p, found *f, mx_mark at, mx_status *
     return MX_OK;
 }
 
-static mx_code read_pre_tokenizer(const json_t *p, mx_tokenizer *t, found *f, int depth, mx_mark at, mx_status *st)
-{
+static mx_code read_pre_tokenizer(const json_t *p, mx_tokenizer *t, found *f, int depth, mx_mark at, mx_status *st) {
     const char *type = text_of(p, "type");
 
     if (!p || json_is_null(p)) {
         return MX_OK;
     }
     if (f->byte_level) {
-        return mx_fail(st, MX_E_DATA, at, "the pre_tokenizer has '%.100s' after 'ByteLevel', which is not supported", type);
+        return mx_fail(st, MX_E_DATA, at, "the pre_tokenizer has '%.100s' after 'ByteLevel', which is not supported",
+                       type);
     }
     if (strcmp(type, "Sequence") == 0 && depth == 0) {
         const json_t *part;
         size_t i;
 
-        json_array_foreach(json_object_get(p, "pretokenizers"), i, part) {
+        json_array_foreach (json_object_get(p, "pretokenizers"), i, part) {
             MX_TRY(read_pre_tokenizer(part, t, f, 1, at, st));
         }
         return MX_OK;
@@ -153,8 +146,7 @@ static mx_code read_pre_tokenizer(const json_t *p, mx_tokenizer *t, found *f, in
 
 /* --- model and added tokens --- */
 
-static mx_code read_model_words(const json_t *model, mx_tokenizer *t, mx_mark at, mx_status *st)
-{
+static mx_code read_model_words(const json_t *model, mx_tokenizer *t, mx_mark at, mx_status *st) {
     static const char *const refused[] = { "continuing_subword_prefix", "end_of_word_suffix" };
     const json_t *dropout = json_object_get(model, "dropout");
 
@@ -176,8 +168,7 @@ static mx_code read_model_words(const json_t *model, mx_tokenizer *t, mx_mark at
     return MX_OK;
 }
 
-static mx_code check_id(const json_t *id, const char *token, int64_t *ret, mx_mark at, mx_status *st)
-{
+static mx_code check_id(const json_t *id, const char *token, int64_t *ret, mx_mark at, mx_status *st) {
     *ret = json_integer_value(id);
     if (!json_is_integer(id) || *ret < 0 || *ret >= MX_TOKENS_MAX) {
         return mx_fail(st, MX_E_DATA, at, "the token '%.100s' has no id between 0 and %d", token, MX_TOKENS_MAX - 1);
@@ -185,8 +176,7 @@ static mx_code check_id(const json_t *id, const char *token, int64_t *ret, mx_ma
     return MX_OK;
 }
 
-static mx_code count_pieces(json_t *vocab, const json_t *added, size_t *ret, mx_mark at, mx_status *st)
-{
+static mx_code count_pieces(json_t *vocab, const json_t *added, size_t *ret, mx_mark at, mx_status *st) {
     const char *token;
     json_t *value;
     const json_t *entry;
@@ -194,19 +184,18 @@ static mx_code count_pieces(json_t *vocab, const json_t *added, size_t *ret, mx_
     size_t i;
 
     *ret = 0;
-    json_object_foreach(vocab, token, value) {
+    json_object_foreach (vocab, token, value) {
         MX_TRY(check_id(value, token, &id, at, st));
         *ret = (size_t)id >= *ret ? (size_t)id + 1 : *ret;
     }
-    json_array_foreach(added, i, entry) {
+    json_array_foreach (added, i, entry) {
         MX_TRY(check_id(json_object_get(entry, "id"), text_of(entry, "content"), &id, at, st));
         *ret = (size_t)id >= *ret ? (size_t)id + 1 : *ret;
     }
-    return MX_OK;
+    return mx_tokenizer_check_gaps(*ret, json_object_size(vocab) + json_array_size(added), at, st);
 }
 
-static mx_code read_pieces(mx_tokenizer *t, json_t *root, json_t *vocab, mx_arena *arena, mx_mark at, mx_status *st)
-{
+static mx_code read_pieces(mx_tokenizer *t, json_t *root, json_t *vocab, mx_arena *arena, mx_mark at, mx_status *st) {
     const json_t *added = json_object_get(root, "added_tokens"), *entry;
     mx_piece *piece;
     size_t count, i;
@@ -215,7 +204,7 @@ static mx_code read_pieces(mx_tokenizer *t, json_t *root, json_t *vocab, mx_aren
 
     MX_TRY(count_pieces(vocab, added, &count, at, st));
     piece = MX_TAKE(arena, mx_piece, count);
-    json_object_foreach(vocab, token, value) {
+    json_object_foreach (vocab, token, value) {
         mx_piece *p = &piece[json_integer_value(value)];
 
         if (p->length) {
@@ -227,7 +216,7 @@ static mx_code read_pieces(mx_tokenizer *t, json_t *root, json_t *vocab, mx_aren
             p->type = MX_TOKEN_BYTE;
         }
     }
-    json_array_foreach(added, i, entry) {
+    json_array_foreach (added, i, entry) {
         MX_TRY(mx_tokenizer_config_added(entry, json_integer_value(json_object_get(entry, "id")), piece, at, st));
         if (!t->normalize_nfc) { /* then there is one search, and the longest wins */
             piece[json_integer_value(json_object_get(entry, "id"))].normalized = false;
@@ -237,8 +226,7 @@ static mx_code read_pieces(mx_tokenizer *t, json_t *root, json_t *vocab, mx_aren
 }
 
 /* "a b", or since tokenizers 0.20 ["a", "b"]. */
-static mx_code read_merges(mx_tokenizer *t, const json_t *merges, mx_mark at, mx_status *st)
-{
+static mx_code read_merges(mx_tokenizer *t, const json_t *merges, mx_mark at, mx_status *st) {
     const json_t *merge;
     size_t i;
 
@@ -246,7 +234,7 @@ static mx_code read_merges(mx_tokenizer *t, const json_t *merges, mx_mark at, mx
         return mx_fail(st, MX_E_DATA, at, "the model has no list of merges");
     }
     MX_TRY(mx_bpe_reserve_merges(t, json_array_size(merges), at, st));
-    json_array_foreach(merges, i, merge) {
+    json_array_foreach (merges, i, merge) {
         const char *left, *right;
         size_t length;
 
@@ -272,8 +260,7 @@ static mx_code read_merges(mx_tokenizer *t, const json_t *merges, mx_mark at, mx
 
 /* A template's special token, which must stand for one id. */
 static mx_code template_id(const json_t *p, const json_t *special, const mx_tokenizer *t, int32_t *ret, mx_mark at,
-                           mx_status *st)
-{
+                           mx_status *st) {
     const json_t *entry = json_object_get(json_object_get(p, "special_tokens"), text_of(special, "id"));
     const json_t *ids = json_object_get(entry, "ids"), *id = json_array_get(ids, 0);
 
@@ -286,20 +273,20 @@ static mx_code template_id(const json_t *p, const json_t *special, const mx_toke
     return MX_OK;
 }
 
-static mx_code read_template(const json_t *p, mx_tokenizer *t, mx_mark at, mx_status *st)
-{
+static mx_code read_template(const json_t *p, mx_tokenizer *t, mx_mark at, mx_status *st) {
     const json_t *single = json_object_get(p, "single"), *part;
     size_t i, texts = 0;
 
-    json_array_foreach(single, i, part) {
+    json_array_foreach (single, i, part) {
         const json_t *special = json_object_get(part, "SpecialToken");
         bool *adds = texts ? &t->rule.add_eos : &t->rule.add_bos;
 
         if (!special && json_object_get(part, "Sequence")) {
             texts++;
         } else if (!special || *adds) {
-            return mx_fail(st, MX_E_DATA, at, "the post_processor's template has more than one token before or after "
-                                              "the text, which is not supported");
+            return mx_fail(st, MX_E_DATA, at,
+                           "the post_processor's template has more than one token before or after "
+                           "the text, which is not supported");
         } else {
             MX_TRY(template_id(p, special, t, texts ? &t->rule.eos : &t->rule.bos, at, st));
             *adds = true;
@@ -311,8 +298,7 @@ static mx_code read_template(const json_t *p, mx_tokenizer *t, mx_mark at, mx_st
     return MX_OK;
 }
 
-static mx_code read_post_processor(const json_t *p, mx_tokenizer *t, int depth, mx_mark at, mx_status *st)
-{
+static mx_code read_post_processor(const json_t *p, mx_tokenizer *t, int depth, mx_mark at, mx_status *st) {
     const char *type = text_of(p, "type");
 
     if (!p || json_is_null(p) || strcmp(type, "ByteLevel") == 0) { /* ByteLevel only trims offsets */
@@ -322,7 +308,7 @@ static mx_code read_post_processor(const json_t *p, mx_tokenizer *t, int depth, 
         const json_t *part;
         size_t i;
 
-        json_array_foreach(json_object_get(p, "processors"), i, part) {
+        json_array_foreach (json_object_get(p, "processors"), i, part) {
             MX_TRY(read_post_processor(part, t, 1, at, st));
         }
         return MX_OK;
@@ -333,8 +319,7 @@ static mx_code read_post_processor(const json_t *p, mx_tokenizer *t, int depth, 
 /* --- the whole --- */
 
 /* Either bytes in GPT-2's alphabet, or characters with U+2581 for the space; nothing between. */
-static mx_code settle(mx_tokenizer *t, const found *f, mx_mark at, mx_status *st)
-{
+static mx_code settle(mx_tokenizer *t, const found *f, mx_mark at, mx_status *st) {
     t->normalize_nfc = f->nfc;
     t->byte_level = f->byte_level;
     t->family = f->byte_level ? "byte-level BPE" : "SentencePiece BPE";
@@ -351,8 +336,9 @@ static mx_code settle(mx_tokenizer *t, const found *f, mx_mark at, mx_status *st
                        t->ignore_merges ? "ignore_merges" : "a pre_tokenizer that splits");
     }
     if (f->replace == f->metaspace) {
-        return mx_fail(st, MX_E_DATA, at, "the tokenizer has neither 'ByteLevel' nor one sign for the space (normalizer "
-                                          "'Replace' or pre_tokenizer 'Metaspace'); others are not supported");
+        return mx_fail(st, MX_E_DATA, at,
+                       "the tokenizer has neither 'ByteLevel' nor one sign for the space (normalizer "
+                       "'Replace' or pre_tokenizer 'Metaspace'); others are not supported");
     }
     if (f->prepend && f->metaspace) {
         return mx_fail(st, MX_E_DATA, at, "the normalizer 'Prepend' together with 'Metaspace' is not supported");
@@ -362,16 +348,15 @@ static mx_code settle(mx_tokenizer *t, const found *f, mx_mark at, mx_status *st
 }
 
 static mx_code read_root(json_t *root, const mx_tokenizer_config *config, mx_tokenizer *t, mx_arena *arena, mx_mark at,
-                         mx_status *st)
-{
+                         mx_status *st) {
     json_t *model = json_object_get(root, "model"), *vocab = json_object_get(model, "vocab");
     const json_t *unknown = json_object_get(model, "unk_token");
     found f = { 0 };
 
     if (!json_is_object(vocab)) {
         return json_is_object(model) && strcmp(text_of(model, "type"), "BPE") != 0
-            ? refuse("tokenizer model", model, at, st)
-            : mx_fail(st, MX_E_DATA, at, "there is no model with a vocabulary in this file");
+                   ? refuse("tokenizer model", model, at, st)
+                   : mx_fail(st, MX_E_DATA, at, "there is no model with a vocabulary in this file");
     }
     MX_TRY(read_model_words(model, t, at, st));
     MX_TRY(read_normalizer(json_object_get(root, "normalizer"), &f, 0, at, st));
@@ -400,8 +385,7 @@ static mx_code read_root(json_t *root, const mx_tokenizer_config *config, mx_tok
 }
 
 mx_code mx_tokenizer_parse_json(json_t *root, const mx_tokenizer_config *config, mx_mark at, mx_tokenizer **ret,
-                                mx_status *st)
-{
+                                mx_status *st) {
     mx_tokenizer *t;
     mx_arena arena;
     mx_code code;
@@ -419,8 +403,7 @@ mx_code mx_tokenizer_parse_json(json_t *root, const mx_tokenizer_config *config,
     return MX_OK;
 }
 
-mx_code mx_tokenizer_read_json(const char *folder, mx_arena *arena, mx_tokenizer **ret, mx_status *st)
-{
+mx_code mx_tokenizer_read_json(const char *folder, mx_arena *arena, mx_tokenizer **ret, mx_status *st) {
     const char *path = mx_arena_text(arena, "%s/tokenizer.json", folder);
     mx_tokenizer_config config;
     json_t *root;

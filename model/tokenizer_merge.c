@@ -6,13 +6,11 @@
  * are recognised as stale by their length: a symbol only ever grows. */
 #include "model/tokenizer_parts.h"
 
-static bool before(const mx_join *a, const mx_join *b)
-{
+static bool before(const mx_join *a, const mx_join *b) {
     return a->key != b->key ? a->key < b->key : a->left < b->left;
 }
 
-static void push(mx_encoding *e, mx_join join)
-{
+static void push(mx_encoding *e, mx_join join) {
     size_t i = e->heap_count++;
 
     while (i > 0 && before(&join, &e->heap[(i - 1) / 2])) {
@@ -22,8 +20,7 @@ static void push(mx_encoding *e, mx_join join)
     e->heap[i] = join;
 }
 
-static mx_join pop(mx_encoding *e)
-{
+static mx_join pop(mx_encoding *e) {
     mx_join best = e->heap[0], last = e->heap[--e->heap_count];
     size_t i = 0;
 
@@ -41,8 +38,7 @@ static mx_join pop(mx_encoding *e)
     return best;
 }
 
-static void consider(mx_encoding *e, const char *text, int32_t left, int32_t right, mx_join_find *find)
-{
+static void consider(mx_encoding *e, const char *text, int32_t left, int32_t right, mx_join_find *find) {
     mx_join join = { .left = left, .right = right };
 
     if (left < 0 || right < 0) {
@@ -54,8 +50,7 @@ static void consider(mx_encoding *e, const char *text, int32_t left, int32_t rig
     }
 }
 
-mx_code mx_merge_symbols(mx_encoding *e, const char *text, mx_join_find *find)
-{
+mx_code mx_merge_symbols(mx_encoding *e, const char *text, mx_join_find *find) {
     /* n - 1 first candidates, and each join (at most n - 1) takes one out and puts at most two in. */
     MX_TRY(mx_encoding_grow(&e->heap, &e->heap_capacity, 2 * e->symbol_count, sizeof *e->heap, e->st));
     e->heap_count = 0;

@@ -141,6 +141,8 @@ MX_MUST_CHECK mx_code mx_tokenizer_new(mx_tokenizer **ret, mx_status *st);
 /* Vocabulary and added tokens from the pieces; before merges are added. */
 MX_MUST_CHECK mx_code mx_tokenizer_set_pieces(mx_tokenizer *t, const mx_piece *piece, size_t count, mx_mark at,
                                               mx_status *st);
+/* Ids need not be without gaps, but a file of few tokens must not ask for memory for millions. */
+MX_MUST_CHECK mx_code mx_tokenizer_check_gaps(size_t ids, size_t tokens, mx_mark at, mx_status *st);
 /* Checks what must hold together, then name and hash. The last call of a reader. */
 MX_MUST_CHECK mx_code mx_tokenizer_finish(mx_tokenizer *t, mx_mark at, mx_status *st);
 

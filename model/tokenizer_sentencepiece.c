@@ -16,13 +16,11 @@ typedef struct field {
     wire bytes; /* of type 2 */
 } field;
 
-static mx_code broken(const char *what, mx_mark at, mx_status *st)
-{
+static mx_code broken(const char *what, mx_mark at, mx_status *st) {
     return mx_fail(st, MX_E_DATA, at, "this is no SentencePiece model, or a damaged one: %s", what);
 }
 
-static mx_code read_varint(wire *w, uint64_t *ret, mx_mark at, mx_status *st)
-{
+static mx_code read_varint(wire *w, uint64_t *ret, mx_mark at, mx_status *st) {
     *ret = 0;
     for (unsigned shift = 0; shift < 70; shift += 7) {
         if (w->at == w->end) {
@@ -39,8 +37,7 @@ static mx_code read_varint(wire *w, uint64_t *ret, mx_mark at, mx_status *st)
     return broken("a number has more than 64 bits", at, st);
 }
 
-static mx_code read_fixed(wire *w, size_t size, uint64_t *ret, mx_mark at, mx_status *st)
-{
+static mx_code read_fixed(wire *w, size_t size, uint64_t *ret, mx_mark at, mx_status *st) {
     *ret = 0;
     if ((size_t)(w->end - w->at) < size) {
         return broken("it ends within a number", at, st);
@@ -52,8 +49,7 @@ static mx_code read_fixed(wire *w, size_t size, uint64_t *ret, mx_mark at, mx_st
     return MX_OK;
 }
 
-static mx_code read_field(wire *w, field *ret, mx_mark at, mx_status *st)
-{
+static mx_code read_field(wire *w, field *ret, mx_mark at, mx_status *st) {
     uint64_t key, size;
 
     *ret = (field){ 0 };
@@ -80,8 +76,7 @@ static mx_code read_field(wire *w, field *ret, mx_mark at, mx_status *st)
     }
 }
 
-static mx_code want(const field *f, unsigned type, const char *name, mx_mark at, mx_status *st)
-{
+static mx_code want(const field *f, unsigned type, const char *name, mx_mark at, mx_status *st) {
     if (f->type != type) {
         return mx_fail(st, MX_E_DATA, at, "'%s' has the wire type %u in place of %u", name, f->type, type);
     }
@@ -89,8 +84,7 @@ static mx_code want(const field *f, unsigned type, const char *name, mx_mark at,
 }
 
 /* SentencePiece: piece = 1, score = 2, type = 3. */
-static mx_code read_piece(wire w, mx_piece *ret, mx_mark at, mx_status *st)
-{
+static mx_code read_piece(wire w, mx_piece *ret, mx_mark at, mx_status *st) {
     field f;
 
     *ret = (mx_piece){ .type = MX_TOKEN_NORMAL };
@@ -122,8 +116,7 @@ static mx_code read_piece(wire w, mx_piece *ret, mx_mark at, mx_status *st)
 
 /* TrainerSpec: model_type = 3, treat_whitespace_as_suffix = 24, byte_fallback = 35, unk_id = 40, bos_id = 41,
  * eos_id = 42, pad_id = 43. Absent fields have the proto's defaults. */
-static mx_code read_trainer(wire w, mx_tokenizer *t, mx_mark at, mx_status *st)
-{
+static mx_code read_trainer(wire w, mx_tokenizer *t, mx_mark at, mx_status *st) {
     static const char *const models[] = { "(none)", "unigram", "BPE", "word", "char" };
     uint64_t model = 1;
     field f;
@@ -154,8 +147,7 @@ static mx_code read_trainer(wire w, mx_tokenizer *t, mx_mark at, mx_status *st)
 
 /* NormalizerSpec: name = 1, precompiled_charsmap = 2, add_dummy_prefix = 3, remove_extra_whitespaces = 4,
  * escape_whitespaces = 5; the last three are true where they are absent. */
-static mx_code read_normalizer(wire w, mx_tokenizer *t, mx_mark at, mx_status *st)
-{
+static mx_code read_normalizer(wire w, mx_tokenizer *t, mx_mark at, mx_status *st) {
     wire name = { 0 }, charsmap = { 0 };
     bool prefix = true, collapse = true, escape = true;
     field f;
@@ -184,8 +176,7 @@ static mx_code read_normalizer(wire w, mx_tokenizer *t, mx_mark at, mx_status *s
 }
 
 /* ModelProto: pieces = 1, trainer_spec = 2, normalizer_spec = 3, denormalizer_spec = 5. */
-static mx_code read_model(wire w, mx_tokenizer *t, mx_piece *piece, size_t *count, mx_mark at, mx_status *st)
-{
+static mx_code read_model(wire w, mx_tokenizer *t, mx_piece *piece, size_t *count, mx_mark at, mx_status *st) {
     wire trainer = { 0 }, normalizer = { 0 };
     field f;
 
@@ -210,23 +201,25 @@ static mx_code read_model(wire w, mx_tokenizer *t, mx_piece *piece, size_t *coun
 }
 
 /* transformers' added_tokens_decoder {"32000": {content, ...}}: over or after the model's own pieces. */
-static mx_code read_added(const mx_tokenizer_config *c, mx_arena *arena, mx_piece **piece, size_t *count, mx_status *st)
-{
+static mx_code read_added(const mx_tokenizer_config *c, mx_arena *arena, mx_piece **piece, size_t *count,
+                          mx_status *st) {
     json_t *added = json_object_get(c->own, "added_tokens_decoder"), *entry;
     size_t larger = *count;
     mx_piece *all;
     const char *key;
     int64_t id;
 
-    json_object_foreach(added, key, entry) {
+    json_object_foreach (added, key, entry) {
         if (!mx_text_to_int64(key, &id) || id < 0 || id >= MX_TOKENS_MAX) {
-            return mx_fail(st, MX_E_DATA, c->at, "added_tokens_decoder has the key '%.100s', which is no token's id", key);
+            return mx_fail(st, MX_E_DATA, c->at, "added_tokens_decoder has the key '%.100s', which is no token's id",
+                           key);
         }
         larger = (size_t)id >= larger ? (size_t)id + 1 : larger;
     }
+    MX_TRY(mx_tokenizer_check_gaps(larger, *count + json_object_size(added), c->at, st));
     all = MX_TAKE(arena, mx_piece, larger);
     memcpy(all, *piece, *count * sizeof *all);
-    json_object_foreach(added, key, entry) {
+    json_object_foreach (added, key, entry) {
         if (mx_text_to_int64(key, &id)) {
             mx_token_type type = all[id].type;
 
@@ -241,8 +234,7 @@ static mx_code read_added(const mx_tokenizer_config *c, mx_arena *arena, mx_piec
 }
 
 static mx_code read_all(wire w, const mx_tokenizer_config *config, mx_tokenizer *t, mx_arena *arena, mx_mark at,
-                        mx_status *st)
-{
+                        mx_status *st) {
     mx_piece *piece;
     size_t count;
 
@@ -274,8 +266,7 @@ static mx_code read_all(wire w, const mx_tokenizer_config *config, mx_tokenizer 
 }
 
 mx_code mx_tokenizer_parse_sentencepiece(const void *bytes, size_t size, const mx_tokenizer_config *config, mx_mark at,
-                                         mx_tokenizer **ret, mx_status *st)
-{
+                                         mx_tokenizer **ret, mx_status *st) {
     wire w = { bytes, (const uint8_t *)bytes + size };
     mx_tokenizer *t;
     mx_arena arena;
@@ -294,8 +285,7 @@ mx_code mx_tokenizer_parse_sentencepiece(const void *bytes, size_t size, const m
     return MX_OK;
 }
 
-mx_code mx_tokenizer_read_sentencepiece(const char *folder, mx_arena *arena, mx_tokenizer **ret, mx_status *st)
-{
+mx_code mx_tokenizer_read_sentencepiece(const char *folder, mx_arena *arena, mx_tokenizer **ret, mx_status *st) {
     const char *path = mx_arena_text(arena, "%s/tokenizer.model", folder);
     mx_tokenizer_config config;
     mx_map map;

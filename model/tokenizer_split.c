@@ -16,9 +16,8 @@ static const char llama3[] = "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]
 
 /* \s is Unicode's White_Space for the authors; PCRE2's has U+180E too, which Unicode dropped in 6.3. What else the
  * two read differently is refused: \h (a hexadecimal digit there), \w and \b (other categories), ^ and $ (at every
- * line there), {n}+ (not possessive there), classes within classes and && (set arithmetic there). */
-static mx_code translate(const char *pattern, mx_text *out, mx_mark at, mx_status *st)
-{
+ * line there), {n}+ (not possessive there), (*VERBS), classes within classes and && (set arithmetic there). */
+static mx_code translate(const char *pattern, mx_text *out, mx_mark at, mx_status *st) {
     static const char white[] = "\\t-\\r\\x{85}\\p{Z}";
     const char *class = NULL; /* where the class we are in begins, just after [ or [^ */
     char odd[4] = "";
@@ -46,7 +45,7 @@ static mx_code translate(const char *pattern, mx_text *out, mx_mark at, mx_statu
         } else {
             if (class ? *p == '[' || (*p == ']' && p == class) : *p == '^' || *p == '$') {
                 odd[0] = *p;
-            } else if ((class && strncmp(p, "&&", 2) == 0) || (!class && strncmp(p, "}+", 2) == 0)) {
+            } else if (strncmp(p, class ? "&&" : "}+", 2) == 0 || (!class && strncmp(p, "(*", 2) == 0)) {
                 memcpy(odd, p, 2);
             } else if (!class && strncmp(p, "(?m", 3) == 0) {
                 memcpy(odd, p, 3);
@@ -69,8 +68,7 @@ static mx_code translate(const char *pattern, mx_text *out, mx_mark at, mx_statu
 }
 
 mx_code mx_splitter_add(mx_splitter *s, mx_arena *arena, const char *pattern, bool literal, bool removed, mx_mark at,
-                        mx_status *st)
-{
+                        mx_status *st) {
     mx_split_step *step = &s->step[s->count];
     mx_text rewritten;
     mx_code code = MX_OK;
@@ -101,7 +99,8 @@ mx_code mx_splitter_add(mx_splitter *s, mx_arena *arena, const char *pattern, bo
         PCRE2_UCHAR words[256] = { 0 };
 
         pcre2_get_error_message(error, words, sizeof words);
-        code = mx_fail(st, MX_E_DATA, at, "the pre-tokenizer's expression '%.300s' is wrong: %s", pattern, (char *)words);
+        code =
+            mx_fail(st, MX_E_DATA, at, "the pre-tokenizer's expression '%.300s' is wrong: %s", pattern, (char *)words);
         goto done;
     }
     (void)pcre2_jit_compile(step->code, PCRE2_JIT_COMPLETE); /* without JIT the same matches are found, slower */
@@ -111,8 +110,7 @@ done:
     return code;
 }
 
-mx_code mx_splitter_named(mx_splitter *s, mx_arena *arena, const char *name, mx_mark at, mx_status *st)
-{
+mx_code mx_splitter_named(mx_splitter *s, mx_arena *arena, const char *name, mx_mark at, mx_status *st) {
     if (strcmp(name, "gpt-2") == 0) {
         return mx_splitter_add(s, arena, mx_split_gpt2, false, false, at, st);
     }
@@ -123,12 +121,11 @@ mx_code mx_splitter_named(mx_splitter *s, mx_arena *arena, const char *name, mx_
         MX_TRY(mx_splitter_add(s, arena, "\\p{N}", false, false, at, st));
         return mx_splitter_add(s, arena, mx_split_gpt2, false, false, at, st);
     }
-    return mx_fail(st, MX_E_DATA, at, "the pre-tokenizer '%.100s' is not supported; known are gpt-2, llama-bpe and smollm",
-                   name);
+    return mx_fail(st, MX_E_DATA, at,
+                   "the pre-tokenizer '%.100s' is not supported; known are gpt-2, llama-bpe and smollm", name);
 }
 
-void mx_splitter_finish(mx_splitter *s)
-{
+void mx_splitter_finish(mx_splitter *s) {
     for (size_t i = 0; i < s->count; i++) {
         pcre2_code_free(s->step[i].code);
     }
@@ -137,8 +134,7 @@ void mx_splitter_finish(mx_splitter *s)
 
 /* The next match that is not empty, from `from` on; *ret_end == 0: there is none. */
 static mx_code find_match(mx_encoding *e, size_t depth, const char *text, size_t length, size_t from, size_t *ret_start,
-                          size_t *ret_end)
-{
+                          size_t *ret_end) {
     const pcre2_code *code = e->t->splitter.step[depth].code;
     const uint32_t options = PCRE2_NO_UTF_CHECK | PCRE2_NOTEMPTY;
     const PCRE2_SIZE *range;
@@ -165,8 +161,7 @@ static mx_code find_match(mx_encoding *e, size_t depth, const char *text, size_t
     return MX_OK;
 }
 
-static mx_code split(mx_encoding *e, size_t depth, const char *text, size_t length)
-{
+static mx_code split(mx_encoding *e, size_t depth, const char *text, size_t length) {
     size_t done = 0, start, end;
 
     if (depth == e->t->splitter.count) {
@@ -188,8 +183,7 @@ static mx_code split(mx_encoding *e, size_t depth, const char *text, size_t leng
     return done < length ? split(e, depth + 1, text + done, length - done) : MX_OK;
 }
 
-mx_code mx_split_encode(mx_encoding *e, const char *text, size_t length)
-{
+mx_code mx_split_encode(mx_encoding *e, const char *text, size_t length) {
     for (size_t i = 0; i < e->t->splitter.count; i++) {
         if (!e->match[i]) {
             e->match[i] = pcre2_match_data_create(1, NULL);

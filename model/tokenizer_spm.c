@@ -13,8 +13,7 @@
 static const char space_sign[] = "\xE2\x96\x81"; /* U+2581 */
 enum { SPACE_SIGN_LENGTH = 3 };
 
-void mx_spm_bytes(mx_tokenizer *t)
-{
+void mx_spm_bytes(mx_tokenizer *t) {
     for (unsigned byte = 0; byte < 256; byte++) {
         char spelled[8];
 
@@ -23,11 +22,10 @@ void mx_spm_bytes(mx_tokenizer *t)
     }
 }
 
-void mx_spm_decode(const char *token, size_t length, bool drop_space, mx_text *out)
-{
+void mx_spm_decode(const char *token, size_t length, bool drop_space, mx_text *out) {
     for (size_t i = 0; i < length; i++) {
         if (length - i >= SPACE_SIGN_LENGTH && memcmp(token + i, space_sign, SPACE_SIGN_LENGTH) == 0) {
-            mx_text_add(out, " ", (size_t)!(drop_space && i == 0));
+            mx_text_add(out, " ", (size_t) !(drop_space && i == 0));
             i += SPACE_SIGN_LENGTH - 1;
         } else {
             mx_text_add(out, token + i, 1);
@@ -36,8 +34,7 @@ void mx_spm_decode(const char *token, size_t length, bool drop_space, mx_text *o
 }
 
 /* The token a text is when no special meaning is asked for, or -1. */
-static int32_t find_plain(const mx_vocab *v, const char *text, size_t length)
-{
+static int32_t find_plain(const mx_vocab *v, const char *text, size_t length) {
     int32_t id = mx_vocab_find(v, text, length);
 
     return id >= 0 && (v->type[id] == MX_TOKEN_NORMAL || v->type[id] == MX_TOKEN_USER_DEFINED) ? id : -1;
@@ -45,8 +42,7 @@ static int32_t find_plain(const mx_vocab *v, const char *text, size_t length)
 
 /* Scores in descending order as integers in ascending order: the bits of an IEEE float, read as a signed
  * magnitude, are in the floats' order. */
-static uint32_t score_key(float score)
-{
+static uint32_t score_key(float score) {
     uint32_t bits;
 
     score += 0.0f; /* -0 is 0 */
@@ -56,8 +52,7 @@ static uint32_t score_key(float score)
 }
 
 static bool find_by_score(const mx_tokenizer *t, const char *text, const mx_symbol *left, const mx_symbol *right,
-                          mx_join *ret)
-{
+                          mx_join *ret) {
     int32_t id = find_plain(&t->vocab, text + left->at, (size_t)left->length + right->length);
 
     if (id < 0) {
@@ -69,13 +64,13 @@ static bool find_by_score(const mx_tokenizer *t, const char *text, const mx_symb
 }
 
 /* Spaces become U+2581, and one more goes in front where the rule wants it. */
-static mx_code spell(mx_encoding *e, const char *text, size_t length, size_t *ret_length)
-{
+static mx_code spell(mx_encoding *e, const char *text, size_t length, size_t *ret_length) {
     size_t used = 0, spaces = 0;
-    bool prefix = e->t->prefix == MX_PREFIX_ALWAYS ? e->first || e->after_added : e->t->prefix == MX_PREFIX_FIRST && e->first;
+    bool prefix =
+        e->t->prefix == MX_PREFIX_ALWAYS ? e->first || e->after_added : e->t->prefix == MX_PREFIX_FIRST && e->first;
 
-    if (e->t->prefix == MX_PREFIX_FIRST && (text[0] == ' ' || (length >= SPACE_SIGN_LENGTH &&
-                                                               memcmp(text, space_sign, SPACE_SIGN_LENGTH) == 0))) {
+    if (e->t->prefix == MX_PREFIX_FIRST &&
+        (text[0] == ' ' || (length >= SPACE_SIGN_LENGTH && memcmp(text, space_sign, SPACE_SIGN_LENGTH) == 0))) {
         prefix = false;
     }
     for (size_t i = 0; i < length; i++) {
@@ -98,8 +93,7 @@ static mx_code spell(mx_encoding *e, const char *text, size_t length, size_t *re
     return MX_OK;
 }
 
-static mx_code push_unknown(mx_encoding *e, const char *text, size_t length, bool *unknown_before)
-{
+static mx_code push_unknown(mx_encoding *e, const char *text, size_t length, bool *unknown_before) {
     bool fused = *unknown_before && e->t->fuse_unknown, bytes = e->t->byte_fallback;
 
     for (size_t i = 0; bytes && i < length; i++) {
@@ -116,8 +110,7 @@ static mx_code push_unknown(mx_encoding *e, const char *text, size_t length, boo
     return MX_OK;
 }
 
-mx_code mx_spm_encode_fragment(mx_encoding *e, const char *text, size_t length)
-{
+mx_code mx_spm_encode_fragment(mx_encoding *e, const char *text, size_t length) {
     bool unknown_before = false;
     int32_t n = 0;
 
@@ -127,7 +120,10 @@ mx_code mx_spm_encode_fragment(mx_encoding *e, const char *text, size_t length)
         size_t width = mx_utf8_length(e->spelled + i, length - i);
 
         width = width ? width : 1;
-        e->symbol[n] = (mx_symbol){ .previous = n - 1, .next = n + 1, .at = (uint32_t)i, .length = (uint32_t)width,
+        e->symbol[n] = (mx_symbol){ .previous = n - 1,
+                                    .next = n + 1,
+                                    .at = (uint32_t)i,
+                                    .length = (uint32_t)width,
                                     .id = find_plain(&e->t->vocab, e->spelled + i, width) };
         i += width;
     }

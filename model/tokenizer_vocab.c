@@ -7,8 +7,7 @@
 #include <string.h>
 
 /* FNV-1a, folded so that the low bits depend on all of it. Spellings are short. */
-static uint32_t hash(const char *text, size_t length)
-{
+static uint32_t hash(const char *text, size_t length) {
     uint64_t h = 0xcbf29ce484222325u;
 
     for (size_t i = 0; i < length; i++) {
@@ -17,16 +16,14 @@ static uint32_t hash(const char *text, size_t length)
     return (uint32_t)(h ^ (h >> 32) ^ (h >> 17));
 }
 
-const char *mx_vocab_text(const mx_vocab *v, int32_t id, size_t *ret_length)
-{
+const char *mx_vocab_text(const mx_vocab *v, int32_t id, size_t *ret_length) {
     assert(id >= 0 && id < v->count);
     *ret_length = v->at[id + 1] - v->at[id] - 1;
     return v->pool + v->at[id];
 }
 
 /* The slot that holds this spelling, or the free one where it belongs. */
-static int32_t *find_slot(const mx_vocab *v, const char *text, size_t length)
-{
+static int32_t *find_slot(const mx_vocab *v, const char *text, size_t length) {
     uint32_t i = hash(text, length) & v->mask;
 
     while (v->slot[i] >= 0) {
@@ -41,13 +38,11 @@ static int32_t *find_slot(const mx_vocab *v, const char *text, size_t length)
     return &v->slot[i];
 }
 
-int32_t mx_vocab_find(const mx_vocab *v, const char *text, size_t length)
-{
+int32_t mx_vocab_find(const mx_vocab *v, const char *text, size_t length) {
     return length && length <= v->longest ? *find_slot(v, text, length) : -1;
 }
 
-static mx_code check_piece(const mx_piece *piece, size_t id, mx_mark at, mx_status *st)
-{
+static mx_code check_piece(const mx_piece *piece, size_t id, mx_mark at, mx_status *st) {
     if (piece->length > MX_TOKEN_BYTES_MAX) {
         return mx_fail(st, MX_E_DATA, at, "token %zu is %zu bytes long; the limit is %d", id, piece->length,
                        MX_TOKEN_BYTES_MAX);
@@ -61,8 +56,7 @@ static mx_code check_piece(const mx_piece *piece, size_t id, mx_mark at, mx_stat
     return MX_OK;
 }
 
-mx_code mx_vocab_build(mx_vocab *v, mx_arena *arena, const mx_piece *piece, size_t count, mx_mark at, mx_status *st)
-{
+mx_code mx_vocab_build(mx_vocab *v, mx_arena *arena, const mx_piece *piece, size_t count, mx_mark at, mx_status *st) {
     size_t bytes = 0, slots = 16, used = 0;
 
     if (count == 0 || count > MX_TOKENS_MAX) {
@@ -111,8 +105,7 @@ mx_code mx_vocab_build(mx_vocab *v, mx_arena *arena, const mx_piece *piece, size
     return MX_OK;
 }
 
-static int order_added(const void *left, const void *right)
-{
+static int order_added(const void *left, const void *right) {
     const mx_added *a = left, *b = right;
     int first = (unsigned char)a->text[0] - (unsigned char)b->text[0];
 
@@ -122,13 +115,11 @@ static int order_added(const void *left, const void *right)
     return a->length != b->length ? (a->length < b->length ? 1 : -1) : (a->id > b->id) - (a->id < b->id);
 }
 
-static bool is_added(const mx_vocab *v, size_t id)
-{
+static bool is_added(const mx_vocab *v, size_t id) {
     return v->type[id] == MX_TOKEN_UNKNOWN || v->type[id] == MX_TOKEN_CONTROL || v->type[id] == MX_TOKEN_USER_DEFINED;
 }
 
-void mx_added_build(mx_added_set *s, mx_arena *arena, const mx_vocab *v, const mx_piece *piece, bool normalized)
-{
+void mx_added_build(mx_added_set *s, mx_arena *arena, const mx_vocab *v, const mx_piece *piece, bool normalized) {
     size_t count = 0;
 
     for (size_t i = 0; i < (size_t)v->count; i++) {
@@ -159,15 +150,15 @@ void mx_added_build(mx_added_set *s, mx_arena *arena, const mx_vocab *v, const m
 }
 
 const mx_added *mx_added_find(const mx_added_set *s, const char *text, size_t length, size_t from, bool with_control,
-                              size_t *ret_at)
-{
+                              size_t *ret_at) {
     for (size_t at = from; s->count && at < length; at++) {
         unsigned char b = (unsigned char)text[at];
 
         for (size_t i = s->first[b]; i < s->first[b + 1]; i++) {
             const mx_added *a = &s->item[i];
 
-            if ((with_control || !a->control) && a->length <= length - at && memcmp(a->text, text + at, a->length) == 0) {
+            if ((with_control || !a->control) && a->length <= length - at &&
+                memcmp(a->text, text + at, a->length) == 0) {
                 *ret_at = at;
                 return a;
             }

@@ -79,13 +79,13 @@ Test(tokenizer, the_default_base_has_the_ids_of_the_golden_prompts) {
     }
     t = tokens_open_base();
     cr_assert_eq(mx_json_read(path, 1 << 20, &root, &st), MX_OK, "%s", st.text);
-    json_array_foreach(json_object_get(root, "prompts"), i, prompt) {
+    json_array_foreach (json_object_get(root, "prompts"), i, prompt) {
         const char *text = json_string_value(json_object_get(prompt, "text"));
         json_t *ids = json_object_get(prompt, "ids"), *id;
         mx_text line;
 
         mx_text_init(&line, 1 << 20);
-        json_array_foreach(ids, j, id) {
+        json_array_foreach (ids, j, id) {
             mx_text_print(&line, j ? " %d" : "%d", (int)json_integer_value(id));
         }
         tokens_expect(t, text, strlen(text), MX_TOKENIZER_RULES, line.data);
@@ -332,7 +332,9 @@ Test(tokenizer, merges_and_ids_that_name_no_token_are_refused) {
 }
 
 Test(tokenizer, merging_takes_the_lowest_rank_and_the_leftmost_of_equals) {
-    small s = { .model = "gpt2", .pre = "gpt-2", .tokens = { "a", "b", "c", "bc", "ab", "aa" },
+    small s = { .model = "gpt2",
+                .pre = "gpt-2",
+                .tokens = { "a", "b", "c", "bc", "ab", "aa" },
                 .merges = { "b c", "a b", "a a" } };
     mx_status st;
     mx_tokenizer *t;
@@ -346,8 +348,10 @@ Test(tokenizer, merging_takes_the_lowest_rank_and_the_leftmost_of_equals) {
 
 /* "<s>" can be merged from "<s" and ">", and llama.cpp lets it through. Ours is SentencePiece's rule. */
 Test(tokenizer, merging_by_score_never_makes_a_control_token) {
-    small s = { .model = "llama", .tokens = { "<unk>", "<s>", "</s>", "<", "s", ">", "<s", "\xE2\x96\x81" },
-                .types = { 2, 3, 3 }, .scores = { 0, 0, 0, -1, -1, -1, -2, -3 } };
+    small s = { .model = "llama",
+                .tokens = { "<unk>", "<s>", "</s>", "<", "s", ">", "<s", "\xE2\x96\x81" },
+                .types = { 2, 3, 3 },
+                .scores = { 0, 0, 0, -1, -1, -1, -2, -3 } };
     mx_status st;
     mx_tokenizer *t;
 
@@ -399,7 +403,10 @@ static made small_model(uint64_t model_type, const char *charsmap, bool collapse
     put_piece(&m, "\xE2\x96\x81", -5, 1);
     put_piece(&m, "a", -6, 1);
     put_piece(&m, "b", -7, 1);
-    put_piece(&m, "\xE2\x96\x81""a", -1, 1);
+    put_piece(&m,
+              "\xE2\x96\x81"
+              "a",
+              -1, 1);
     put_piece(&m, "ab", -2, 1);
     put_number(&spec, 3, model_type);
     put_bytes(&m, 2, spec.bytes, spec.size);
@@ -416,6 +423,7 @@ static mx_code open_model(const char *folder, const made *m, const char *config,
     char path[256];
     static mx_arena arena; /* holds the paths that *st points to */
 
+    mx_arena_finish(&arena);
     mx_arena_init(&arena, 1 << 20);
     snprintf(path, sizeof path, "%s/tokenizer.model", folder);
     made_write(m, path);
@@ -434,12 +442,13 @@ Test(tokenizer, tokenizer_model_obeys_the_config_beside_it) {
     cr_assert_eq(open_model(folder, &m, "{}", &t, &st), MX_OK, "%s", st.text);
     tokens_expect(t, "ab a", 4, MX_TOKENIZER_RULES, "1 6 5 6");
     mx_tokenizer_close(t);
-    cr_assert_eq(open_model(folder, &m,
-                            "{\"add_bos_token\": false, \"add_eos_token\": true, \"tokenizer_class\": \"LlamaTokenizer\","
-                            "\"model_max_length\": 1000000000000000019884624838656, \"pad_token\": {\"content\": \"<p>\"},"
-                            "\"added_tokens_decoder\": {\"9\": {\"content\": \"<p>\", \"special\": false}}}",
-                            &t, &st),
-                 MX_OK, "%s", st.text);
+    cr_assert_eq(
+        open_model(folder, &m,
+                   "{\"add_bos_token\": false, \"add_eos_token\": true, \"tokenizer_class\": \"LlamaTokenizer\","
+                   "\"model_max_length\": 1000000000000000019884624838656, \"pad_token\": {\"content\": \"<p>\"},"
+                   "\"added_tokens_decoder\": {\"9\": {\"content\": \"<p>\", \"special\": false}}}",
+                   &t, &st),
+        MX_OK, "%s", st.text);
     cr_expect_eq(mx_tokenizer_size(t), 10, "id 8 is a hole");
     cr_expect_eq(mx_tokenizer_rules(t)->pad, 9);
     tokens_expect(t, "b<p>a", 5, MX_TOKENIZER_RULES, "3 5 9 6 2");
@@ -448,7 +457,8 @@ Test(tokenizer, tokenizer_model_obeys_the_config_beside_it) {
     cr_expect(strstr(st.text, "'GemmaTokenizer' is not supported"), "%s", st.text);
     cr_expect_eq(open_model(folder, &m, "{\"bos_token\": \"<bos>\"}", &t, &st), MX_E_DATA);
     cr_expect(strstr(st.text, "bos_token is '<bos>', which is no token"), "%s", st.text);
-    cr_expect_eq(open_model(folder, &m, "{\"added_tokens_decoder\": {\"4\": {\"content\": \"x\"}}}", &t, &st), MX_E_DATA);
+    cr_expect_eq(open_model(folder, &m, "{\"added_tokens_decoder\": {\"4\": {\"content\": \"x\"}}}", &t, &st),
+                 MX_E_DATA);
     cr_expect(strstr(st.text, "has the id 4, which is 'a' already"), "%s", st.text);
     made_finish(&m);
     made_folder_remove(folder);

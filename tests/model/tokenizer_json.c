@@ -61,7 +61,8 @@ static mx_code open_text(const char *json, mx_tokenizer **ret, mx_status *st) {
 }
 
 /* One with these parts; `model` replaces everything between the braces of the model. */
-static const char *with(const char *added, const char *normalizer, const char *pre, const char *post, const char *model) {
+static const char *with(const char *added, const char *normalizer, const char *pre, const char *post,
+                        const char *model) {
     static char text[1 << 16];
 
     snprintf(text, sizeof text,
@@ -74,8 +75,8 @@ static const char *with(const char *added, const char *normalizer, const char *p
 #define BYTES "{\"type\": \"ByteLevel\", \"add_prefix_space\": false, \"use_regex\": false}"
 #define GPT2 "{\"type\": \"ByteLevel\", \"add_prefix_space\": false, \"use_regex\": true}"
 #define MODEL                                                                                                          \
-    "\"type\": \"BPE\", \"vocab\": {\"a\": 0, \"b\": 1, \"\u0120\": 2, \"1\": 3, \"2\": 4, \"12\": 5, \"ab\": 6, "      \
-    "\"\u0120ab\": 7, \"\u00c3\": 8, \"\u00a9\": 9, \"\u00c3\u00a9\": 10, \"e\": 11, \"<\": 12, \"n\": 13}, "           \
+    "\"type\": \"BPE\", \"vocab\": {\"a\": 0, \"b\": 1, \"\u0120\": 2, \"1\": 3, \"2\": 4, \"12\": 5, \"ab\": 6, "     \
+    "\"\u0120ab\": 7, \"\u00c3\": 8, \"\u00a9\": 9, \"\u00c3\u00a9\": 10, \"e\": 11, \"<\": 12, \"n\": 13}, "          \
     "\"merges\": [\"a b\", [\"\u0120\", \"ab\"], \"1 2\", \"\u00c3 \u00a9\"]"
 #define ADDED(id, content, special, more)                                                                              \
     "{\"id\": " id ", \"content\": \"" content "\", \"special\": " special more "}"
@@ -95,22 +96,24 @@ Test(tokenizer_json, pre_tokenizers_split_as_their_words_say, .init = begin, .fi
 
     tokens_expect(t, "ab ab1212", 9, 0, "6 7 5 5");
     mx_tokenizer_close(t);
-    t = open_good(with("", "null",
-                       "{\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": \"Digits\", \"individual_digits\": true}, "
-                       GPT2 "]}",
-                       "null", MODEL));
+    t = open_good(with(
+        "", "null",
+        "{\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": \"Digits\", \"individual_digits\": true}, " GPT2 "]}",
+        "null", MODEL));
     tokens_expect(t, "ab ab12", 7, 0, "6 7 3 4");
     mx_tokenizer_close(t);
-    t = open_good(with("", "null",
-                       "{\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": \"Split\", \"pattern\": {\"Regex\": \" a\"}, "
-                       "\"behavior\": \"Isolated\", \"invert\": false}, " BYTES "]}",
-                       "null", MODEL));
+    t = open_good(
+        with("", "null",
+             "{\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": \"Split\", \"pattern\": {\"Regex\": \" a\"}, "
+             "\"behavior\": \"Isolated\", \"invert\": false}, " BYTES "]}",
+             "null", MODEL));
     tokens_expect(t, "ab ab", 5, 0, "6 2 0 1"); /* " a" stands alone, so " ab" cannot be */
     mx_tokenizer_close(t);
-    t = open_good(with("", "null",
-                       "{\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": \"Split\", \"pattern\": {\"String\": \".\"}, "
-                       "\"behavior\": \"Removed\", \"invert\": false}, " BYTES "]}",
-                       "null", MODEL));
+    t = open_good(
+        with("", "null",
+             "{\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": \"Split\", \"pattern\": {\"String\": \".\"}, "
+             "\"behavior\": \"Removed\", \"invert\": false}, " BYTES "]}",
+             "null", MODEL));
     tokens_expect(t, "a.b.1a2", 7, 0, "0 1 3 0 4"); /* a point, not any character */
     mx_tokenizer_close(t);
 }
@@ -129,8 +132,15 @@ Test(tokenizer_json, white_space_in_expressions_is_unicodes, .init = begin, .fin
 
         snprintf(pre, sizeof pre, split, PATTERN[i]);
         t = open_good(with("", "null", pre, "null", MODEL));
-        tokens_expect(t, "a\xC2\x85" "b\xE3\x80\x80" "a \t\r\nb", 13, 0, "0 1 0 1");
-        list = tokens_encode(t, "a\xE1\xA0\x8E" "b", 5, 0);
+        tokens_expect(t,
+                      "a\xC2\x85"
+                      "b\xE3\x80\x80"
+                      "a \t\r\nb",
+                      13, 0, "0 1 0 1");
+        list = tokens_encode(t,
+                             "a\xE1\xA0\x8E"
+                             "b",
+                             5, 0);
         cr_expect_eq(list.lost, 3, "U+180E is kept, and has no token here");
         mx_tokens_finish(&list);
         mx_tokenizer_close(t);
@@ -141,10 +151,10 @@ Test(tokenizer_json, white_space_in_expressions_is_unicodes, .init = begin, .fin
 }
 
 Test(tokenizer_json, added_tokens_come_before_everything, .init = begin, .fini = end) {
-    mx_tokenizer *t = open_good(with(ADDED("14", "<s>", "true", "") "," ADDED("15", "ba", "false", "") ","
-                                         ADDED("16", "<m>", "false", ", \"lstrip\": true, \"rstrip\": true") ","
-                                             ADDED("17", "bab", "false", ""),
-                                     "null", GPT2, "null", MODEL));
+    mx_tokenizer *t = open_good(
+        with(ADDED("14", "<s>", "true", "") "," ADDED("15", "ba", "false", "") "," ADDED(
+                 "16", "<m>", "false", ", \"lstrip\": true, \"rstrip\": true") "," ADDED("17", "bab", "false", ""),
+             "null", GPT2, "null", MODEL));
 
     tokens_expect(t, "aba", 3, 0, "0 15");
     tokens_expect(t, "ababa", 5, 0, "0 17 0"); /* leftmost, then longest */
@@ -155,19 +165,26 @@ Test(tokenizer_json, added_tokens_come_before_everything, .init = begin, .fini =
 }
 
 Test(tokenizer_json, nfc_composes_before_the_split, .init = begin, .fini = end) {
-    mx_tokenizer *t = open_good(with(ADDED("14", "\u00e9n", "false", ", \"normalized\": true") ","
-                                         ADDED("15", "e\u0301e", "false", ", \"normalized\": false"),
-                                     "{\"type\": \"Sequence\", \"normalizers\": [{\"type\": \"NFC\"}]}", GPT2, "null", MODEL));
+    mx_tokenizer *t =
+        open_good(with(ADDED("14", "\u00e9n", "false", ", \"normalized\": true") "," ADDED("15", "e\u0301e", "false",
+                                                                                           ", \"normalized\": false"),
+                       "{\"type\": \"Sequence\", \"normalizers\": [{\"type\": \"NFC\"}]}", GPT2, "null", MODEL));
 
     tokens_expect(t, "e\xCC\x81", 3, 0, "10");
-    tokens_expect(t, "e\xCC\x81n", 4, 0, "14");      /* found in normalised text */
-    tokens_expect(t, "ae\xCC\x81" "e", 5, 0, "0 15"); /* found in the text as it was */
-    tokens_expect(t, "\xC3\xA9" "e", 3, 0, "10 11");
+    tokens_expect(t, "e\xCC\x81n", 4, 0, "14"); /* found in normalised text */
+    tokens_expect(t,
+                  "ae\xCC\x81"
+                  "e",
+                  5, 0, "0 15"); /* found in the text as it was */
+    tokens_expect(t,
+                  "\xC3\xA9"
+                  "e",
+                  3, 0, "10 11");
     mx_tokenizer_close(t);
 }
 
 #define TEMPLATE(parts)                                                                                                \
-    "{\"type\": \"TemplateProcessing\", \"single\": [" parts "], \"special_tokens\": {\"<s>\": {\"id\": \"<s>\", "      \
+    "{\"type\": \"TemplateProcessing\", \"single\": [" parts "], \"special_tokens\": {\"<s>\": {\"id\": \"<s>\", "     \
     "\"ids\": [14], \"tokens\": [\"<s>\"]}, \"</s>\": {\"id\": \"</s>\", \"ids\": [15], \"tokens\": [\"</s>\"]}}}"
 #define SPECIAL(token) "{\"SpecialToken\": {\"id\": \"" token "\", \"type_id\": 0}}"
 #define TEXT "{\"Sequence\": {\"id\": \"A\", \"type_id\": 0}}"
@@ -181,8 +198,9 @@ Test(tokenizer_json, templates_add_what_they_say, .init = begin, .fini = end) {
     tokens_expect(t, "a", 1, 0, "0");
     mx_tokenizer_close(t);
     t = open_good(with(added, "null", GPT2,
-                       "{\"type\": \"Sequence\", \"processors\": [{\"type\": \"ByteLevel\"}, "
-                       TEMPLATE(SPECIAL("<s>") "," TEXT "," SPECIAL("</s>")) "]}", MODEL));
+                       "{\"type\": \"Sequence\", \"processors\": [{\"type\": \"ByteLevel\"}, " TEMPLATE(
+                           SPECIAL("<s>") "," TEXT "," SPECIAL("</s>")) "]}",
+                       MODEL));
     tokens_expect(t, "a", 1, MX_TOKENIZER_RULES, "14 0 15");
     mx_tokenizer_close(t);
     put_file("tokenizer_config.json", "{\"tokenizer_class\": \"LlamaTokenizerFast\", \"add_bos_token\": false, "
@@ -282,20 +300,26 @@ static void expect_converted(const char *parts, bool prefix_always) {
 }
 
 #define LLAMA2_PARTS                                                                                                   \
-    "\"post_processor\": {\"type\": \"TemplateProcessing\", \"single\": [" SPECIAL("<s>") "," TEXT "], "                \
-    "\"special_tokens\": {\"<s>\": {\"ids\": [1]}}}, \"added_tokens\": [" ADDED("0", "<unk>", "true", "") ","           \
-    ADDED("1", "<s>", "true", "") "," ADDED("2", "</s>", "true", "") "], \"model\": {\"type\": \"BPE\", "               \
-    "\"byte_fallback\": true, \"fuse_unk\": true, \"unk_token\": \"<unk>\"}"
+    "\"post_processor\": {\"type\": \"TemplateProcessing\", \"single\": [" SPECIAL(                                    \
+        "<s>") "," TEXT "], "                                                                                          \
+               "\"special_tokens\": {\"<s>\": {\"ids\": [1]}}}, \"added_tokens\": [" ADDED(                            \
+                   "0", "<unk>", "true", "") "," ADDED("1", "<s>", "true",                                             \
+                                                       "") "," ADDED("2", "</s>", "true",                              \
+                                                                     "") "], \"model\": {\"type\": \"BPE\", "          \
+                                                                         "\"byte_fallback\": true, \"fuse_unk\": "     \
+                                                                         "true, \"unk_token\": \"<unk>\"}"
 
 Test(tokenizer_json, llama2_with_prepend_equals_llama_cpp_on_46_texts, .init = begin, .fini = end) {
     expect_converted("{\"normalizer\": {\"type\": \"Sequence\", \"normalizers\": [{\"type\": \"Prepend\", \"prepend\": "
-                     "\"\u2581\"}, {\"type\": \"Replace\", \"pattern\": {\"String\": \" \"}, \"content\": \"\u2581\"}]}, "
-                     LLAMA2_PARTS "}", true);
+                     "\"\u2581\"}, {\"type\": \"Replace\", \"pattern\": {\"String\": \" \"}, \"content\": "
+                     "\"\u2581\"}]}, " LLAMA2_PARTS "}",
+                     true);
 }
 
 Test(tokenizer_json, llama2_with_metaspace_adds_a_space_only_where_none_is, .init = begin, .fini = end) {
     expect_converted("{\"pre_tokenizer\": {\"type\": \"Metaspace\", \"replacement\": \"\u2581\", \"prepend_scheme\": "
-                     "\"first\", \"split\": false}, " LLAMA2_PARTS "}", false);
+                     "\"first\", \"split\": false}, " LLAMA2_PARTS "}",
+                     false);
 }
 
 /* --- refusals --- */
@@ -321,23 +345,27 @@ Test(tokenizer_json, what_is_not_supported_is_refused_by_name, .init = begin, .f
         { "null", "{\"type\": \"ByteLevel\", \"add_prefix_space\": true}", "null", MODEL, "add_prefix_space: true" },
         { "null", "{\"type\": \"Sequence\", \"pretokenizers\": [" BYTES ", {\"type\": \"Digits\"}]}", "null", MODEL,
           "'Digits' after 'ByteLevel'" },
-        { "null", "{\"type\": \"Split\", \"pattern\": {\"Regex\": \"a\"}, \"behavior\": \"MergedWithNext\"}", "null", MODEL,
-          "behavior: MergedWithNext" },
-        { "null", "{\"type\": \"Split\", \"pattern\": {\"Regex\": \"a\"}, \"behavior\": \"Isolated\", \"invert\": true}",
+        { "null", "{\"type\": \"Split\", \"pattern\": {\"Regex\": \"a\"}, \"behavior\": \"MergedWithNext\"}", "null",
+          MODEL, "behavior: MergedWithNext" },
+        { "null",
+          "{\"type\": \"Split\", \"pattern\": {\"Regex\": \"a\"}, \"behavior\": \"Isolated\", \"invert\": true}",
           "null", MODEL, "invert: true" },
         { "null", "{\"type\": \"Split\", \"pattern\": {\"Regex\": \"a(\"}, \"behavior\": \"Isolated\"}", "null", MODEL,
           "expression 'a(' is wrong" },
-        { "null", "{\"type\": \"Split\", \"pattern\": {\"Regex\": \"\\\\h\"}, \"behavior\": \"Isolated\"}", "null", MODEL,
-          "uses \\h, which is not supported" },
-        { "null", "{\"type\": \"Split\", \"pattern\": {\"Regex\": \"\\\\p{N}{1,3}+\"}, \"behavior\": \"Isolated\"}", "null",
-          MODEL, "uses }+, which is not supported" },
-        { "null", "{\"type\": \"Split\", \"pattern\": {\"Regex\": \"[a[bc]]\"}, \"behavior\": \"Isolated\"}", "null", MODEL,
-          "uses [ within [ ], which is not supported" },
-        { "null", GPT2, "{\"type\": \"BertProcessing\"}", MODEL, "the post_processor 'BertProcessing' is not supported" },
+        { "null", "{\"type\": \"Split\", \"pattern\": {\"Regex\": \"\\\\h\"}, \"behavior\": \"Isolated\"}", "null",
+          MODEL, "uses \\h, which is not supported" },
+        { "null", "{\"type\": \"Split\", \"pattern\": {\"Regex\": \"\\\\p{N}{1,3}+\"}, \"behavior\": \"Isolated\"}",
+          "null", MODEL, "uses }+, which is not supported" },
+        { "null", "{\"type\": \"Split\", \"pattern\": {\"Regex\": \"[a[bc]]\"}, \"behavior\": \"Isolated\"}", "null",
+          MODEL, "uses [ within [ ], which is not supported" },
+        { "null", GPT2, "{\"type\": \"BertProcessing\"}", MODEL,
+          "the post_processor 'BertProcessing' is not supported" },
         { "null", GPT2, TEMPLATE(TEXT "," TEXT), MODEL, "has 2 texts" },
-        { "null", GPT2, TEMPLATE(SPECIAL("<s>") "," SPECIAL("<s>") "," TEXT), MODEL, "more than one token before or after" },
+        { "null", GPT2, TEMPLATE(SPECIAL("<s>") "," SPECIAL("<s>") "," TEXT), MODEL,
+          "more than one token before or after" },
         { "null", GPT2, TEMPLATE(SPECIAL("<x>") "," TEXT), MODEL, "'<x>' does not stand for one id" },
-        { "null", GPT2, "null", "\"type\": \"Unigram\", \"vocab\": []", "the tokenizer model 'Unigram' is not supported" },
+        { "null", GPT2, "null", "\"type\": \"Unigram\", \"vocab\": []",
+          "the tokenizer model 'Unigram' is not supported" },
         { "null", GPT2, "null", MODEL ", \"dropout\": 0.1", "BPE dropout 0.1" },
         { "null", GPT2, "null", MODEL ", \"end_of_word_suffix\": \"</w>\"", "end_of_word_suffix: </w>" },
         { "null", GPT2, "null", MODEL ", \"byte_fallback\": true", "'ByteLevel' together with byte_fallback" },
@@ -346,7 +374,8 @@ Test(tokenizer_json, what_is_not_supported_is_refused_by_name, .init = begin, .f
 
     for (size_t i = 0; i < sizeof CASE / sizeof *CASE; i++) {
         expect_refused(with(ADDED("14", "<s>", "true", "") "," ADDED("15", "</s>", "true", ""), CASE[i].normalizer,
-                            CASE[i].pre, CASE[i].post, CASE[i].model), CASE[i].words);
+                            CASE[i].pre, CASE[i].post, CASE[i].model),
+                       CASE[i].words);
     }
 }
 
@@ -355,7 +384,8 @@ Test(tokenizer_json, damaged_files_are_refused, .init = begin, .fini = end) {
         { "\"type\": \"BPE\", \"vocab\": {\"a\": 0, \"b\": 0}, \"merges\": []", "both have the id 0" },
         { "\"type\": \"BPE\", \"vocab\": {\"a\": -1}, \"merges\": []", "'a' has no id between 0 and" },
         { "\"type\": \"BPE\", \"vocab\": {\"a\": 4194304}, \"merges\": []", "'a' has no id between 0 and" },
-        { "\"type\": \"BPE\", \"vocab\": {\"a\": 4194303}, \"merges\": []", "the largest token id is 4194303, but there are only 1" },
+        { "\"type\": \"BPE\", \"vocab\": {\"a\": 4194303}, \"merges\": []",
+          "the largest token id is 4194303, but there are only 1" },
         { "\"type\": \"BPE\", \"vocab\": {\"a\": 1.5}, \"merges\": []", "'a' has no id between 0 and" },
         { "\"type\": \"BPE\", \"vocab\": {\"a\": 9223372036854775807}, \"merges\": []", "'a' has no id between 0 and" },
         { "\"type\": \"BPE\", \"vocab\": {}, \"merges\": []", "the vocabulary has 0 tokens" },
@@ -372,10 +402,13 @@ Test(tokenizer_json, damaged_files_are_refused, .init = begin, .fini = end) {
     for (size_t i = 0; i < sizeof MODELS / sizeof *MODELS; i++) {
         expect_refused(with("", "null", GPT2, "null", MODELS[i][0]), MODELS[i][1]);
     }
-    expect_refused(with(ADDED("0", "x", "true", ""), "null", GPT2, "null", MODEL), "has the id 0, which is 'a' already");
-    expect_refused(with(ADDED("20", "a", "true", ""), "null", GPT2, "null", MODEL), "tokens 0 and 20 are both spelled 'a'");
+    expect_refused(with(ADDED("0", "x", "true", ""), "null", GPT2, "null", MODEL),
+                   "has the id 0, which is 'a' already");
+    expect_refused(with(ADDED("20", "a", "true", ""), "null", GPT2, "null", MODEL),
+                   "tokens 0 and 20 are both spelled 'a'");
     expect_refused(with(ADDED("20", "", "true", ""), "null", GPT2, "null", MODEL), "the added token 20 has no content");
-    expect_refused(with(ADDED("20", "x", "true", ", \"single_word\": true"), "null", GPT2, "null", MODEL), "single_word");
+    expect_refused(with(ADDED("20", "x", "true", ", \"single_word\": true"), "null", GPT2, "null", MODEL),
+                   "single_word");
     expect_refused("[]", "no model with a vocabulary");
     snprintf(text, sizeof text, "%s", with("", "null", GPT2, "null", MODEL));
     for (size_t length = strlen(text) - 1; length > 0; length -= length < 7 ? 1 : 7) {

@@ -103,9 +103,10 @@ static inline void tokens_expect_return(const mx_tokenizer *t, const char *text,
  * character of Unicode; in every fourth text also single bytes of 128 and above, when `any_bytes`. Bytes below
  * 32 but for white space only when `controls`: some vocabularies lack them. */
 static inline size_t tokens_random_text(mx_rng *rng, bool any_bytes, bool controls, char *to, size_t room) {
-    static const char *const PART[] = { " ",    "  ", "\n", "\r\n", "\t", "a",  "THE", "'ll", "'S", "7",  "1234",
-                                        "é",    "ü",  "ſ",  "ß",    "我", "ក", "े",   "🦙",  "½",  "\u00a0", "\u3000",
-                                        "\u180e", "\xC2\x85", "¿", "...", "<s>", "<|im_end|>", "e\u0301", "_", "\u200d" };
+    static const char *const PART[] = { " ",  "  ",  "\n",   "\r\n",       "\t",      "a",      "THE",    "'ll",
+                                        "'S", "7",   "1234", "é",          "ü",       "ſ",      "ß",      "我",
+                                        "ក",  "े",    "🦙", "½",          "\u00a0",  "\u3000", "\u180e", "\xC2\x85",
+                                        "¿",  "...", "<s>",  "<|im_end|>", "e\u0301", "_",      "\u200d" };
     size_t used = 0, parts = mx_rng_below(rng, 60);
     bool wild = any_bytes && mx_rng_below(rng, 4) == 0;
 
