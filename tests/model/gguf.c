@@ -50,7 +50,9 @@ static made good_file(uint32_t version) {
 static mx_code parse(const made *m, size_t size, mx_gguf **ret, uint8_t **ret_copy, mx_status *st) {
     uint8_t *copy = malloc(size ? size : 1);
 
-    memcpy(copy, m->bytes, size);
+    if (size) {
+        memcpy(copy, m->bytes, size);
+    }
     *ret_copy = copy;
     *st = (mx_status){ 0 };
     return mx_gguf_parse(copy, size, "made.gguf", ret, st);

@@ -83,8 +83,8 @@ Test(hub, a_name_that_is_not_fetched_says_where_it_looked_and_how_to_get_it) {
     mx_status st = { 0 };
 
     cr_expect_eq(mx_hub_resolve(DEFAULT_WORD, AT, &p.arena, &base, &st), MX_E_MISSING);
-    cr_expect_str_eq(st.text, mx_arena_text(&p.arena, "base model 'smollm2-135m-instruct' is not on this machine; looked "
-                     "for %s/.cache/huggingface/hub/models--QuantFactory--SmolLM2-135M-Instruct-GGUF/snapshots/"
+    cr_expect_str_eq(st.text, mx_arena_text(&p.arena, "base model 'smollm2-135m-instruct' is not on this machine; "
+                     "looked for %s/.cache/huggingface/hub/models--QuantFactory--SmolLM2-135M-Instruct-GGUF/snapshots/"
                      "ab810cf68114990406fdf996510dd3d3c6adbdf5/SmolLM2-135M-Instruct.Q4_1.gguf (neither HF_HUB_CACHE "
                      "nor HF_HOME is set)", p.top));
     cr_expect_str_eq(st.hint, "get it with: ./setup.sh");
