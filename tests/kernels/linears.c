@@ -172,9 +172,8 @@ static float *gradient(mx_backend *b, int64_t n) {
 
 static run *prepare(mx_backend *b, problem *p, bool training) {
     const shape *s = p->s;
-    run *r = calloc(1, sizeof *r);
+    run *r = kit_hold(calloc(1, sizeof *r));
 
-    cr_assert(r);
     p->batch = kit_batch(b, s->rows, s->live);
     for (int64_t i = 0; i < s->rows * s->in; i++) {
         p->kept[i] = kit_dropout(&p->noise, 0, p->batch.question[i / s->in], p->batch.position[i / s->in], i % s->in);
