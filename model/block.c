@@ -153,10 +153,6 @@ void mx_block_ffn(mx_model *m, int64_t layer, mx_router *ret_router, mx_experts 
         ret_router->sums = (mx_router_sums){ .chosen = sums, .probability = sums + m->experts,
                                              .z = sums + 2 * m->experts };
     }
-    if (m->pass.router_gradient_apart) {
-        ret_router->dw_losses = (float *)(m->batch + m->plan.router_loss_gradient) +
-                                layer * m->experts * m->shape.hidden;
-    }
     *ret_experts = (mx_experts){
         .rows = &m->rows,
         .experts = m->experts, .slots = m->slots, .hidden = m->shape.hidden, .inner = m->shape.inner,

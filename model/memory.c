@@ -22,24 +22,18 @@ static size_t larger(size_t a, size_t b) {
     return a > b ? a : b;
 }
 
-/* What the ops keep and need, asked with layer 0's calls: all layers are alike. */
-static void ask_ops(mx_model *m, size_t saved[4], size_t *experts_saved, size_t *scratch) {
+/* What the ops keep and need in one kind of pass, asked with one layer's calls: all layers are alike. */
+static void ask_ops(mx_model *m, bool keeps, size_t saved[4], size_t *experts_saved, size_t *scratch) {
     const mx_ops *ops = m->b->ops;
     mx_group_call call;
     mx_attention attention;
-    mx_head head = { .w = PROBE, .vocab = m->shape.vocab, .rows = m->limits.loss_rows, .nll = PROBE,
-                     .x = mx_tensor_2d(PROBE, mx_activation_type(m->b), m->limits.loss_rows, m->shape.hidden) };
-    const mx_method *method = m->layout->method;
 
-    *scratch = method->scratch_bytes ? method->scratch_bytes(m->layout, m->b) : 0;
-    memset(saved, 0, 4 * sizeof *saved);
-    *experts_saved = 0;
-    for (int g = 0; g < 4; g++) {
-        if (m->experts && g >= MX_GROUP_GATE_UP) {
-            break;
+    m->keeps = m->pass.training = keeps;
+    for (int g = 0; g < (m->experts ? MX_GROUP_GATE_UP : MX_GROUP_DOWN + 1); g++) {
+        mx_block_linears(m, 0, (mx_linear_group)g, &call);
+        if (keeps) {
+            saved[g] = ops->linears_saved_bytes(m->b, &call.op);
         }
-        mx_block_linears(m, m->shape.layers > 1, (mx_linear_group)g, &call); /* layer 1 wants dx below q, k, v */
-        saved[g] = m->keeps ? ops->linears_saved_bytes(m->b, &call.op) : 0;
         *scratch = larger(*scratch, ops->linears_scratch_bytes(m->b, &call.op));
     }
     mx_block_attention(m, 0, &attention);
@@ -49,14 +43,22 @@ static void ask_ops(mx_model *m, size_t saved[4], size_t *experts_saved, size_t 
         mx_experts experts;
 
         mx_block_ffn(m, 0, &router, &experts);
-        *experts_saved = m->keeps ? ops->experts_saved_bytes(m->b, &experts) : 0;
+        if (keeps) {
+            *experts_saved = ops->experts_saved_bytes(m->b, &experts);
+        }
         *scratch = larger(*scratch, ops->router_scratch_bytes(m->b, &router));
         *scratch = larger(*scratch, ops->experts_scratch_bytes(m->b, &experts));
     }
+}
+
+static size_t ask_head(const mx_model *m) {
+    mx_head head = { .w = PROBE, .vocab = m->shape.vocab, .rows = m->limits.loss_rows, .target = PROBE, .nll = PROBE,
+                     .x = mx_tensor_2d(PROBE, mx_activation_type(m->b), m->limits.loss_rows, m->shape.hidden) };
+
     if (m->limits.training) {
         head.g = head.x;
     }
-    *scratch = larger(*scratch, ops->head_scratch_bytes(m->b, &head));
+    return m->b->ops->head_scratch_bytes(m->b, &head);
 }
 
 static void plan_saved(mx_model *m, const size_t op_saved[4], size_t experts_saved) {
@@ -171,8 +173,6 @@ static void plan_batch(mx_model *m) {
         p->tally_entropy = take(&tally, planes * 8);
         p->tally_bytes = tally;
         p->tally = take(&used, tally);
-        p->router_loss_gradient =
-            take(&used, lim->checks ? (size_t)(m->shape.layers * m->experts * m->shape.hidden) * 4 : 0);
     }
     p->batch_bytes = used;
 }
@@ -199,7 +199,8 @@ static size_t vectors_bytes(const mx_shape *s) {
 void mx_model_plan(mx_model *m) {
     mx_model probe = *m; /* as it will be when the largest batch runs */
     mx_adapter adapter = { .layout = m->layout, .backend = m->b, .gradient = m->limits.training ? PROBE : NULL };
-    size_t saved[4], experts_saved;
+    const mx_method *method = m->layout->method;
+    size_t saved[4] = { 0 }, experts_saved = 0, scratch = 0;
 
     for (int k = 0; k < MX_KINDS; k++) {
         adapter.value[k] = PROBE;
@@ -209,11 +210,14 @@ void mx_model_plan(mx_model *m) {
     probe.rows = (mx_rows){ .rows = m->limits.rows, .live = m->limits.rows, .token = PROBE, .position = PROBE,
                             .question = PROBE, .task = PROBE, .segment = PROBE, .segments = m->limits.segments,
                             .row_segment = PROBE };
-    probe.keeps = probe.pass.training = m->limits.training;
-    probe.pass.router_gradient_apart = m->limits.checks;
     probe.pass.input_gradient = probe.pass.count_pairs = true;
     probe.plan = (mx_memory_plan){ 0 };
-    ask_ops(&probe, saved, &experts_saved, &probe.plan.ops_bytes);
+    ask_ops(&probe, false, saved, &experts_saved, &scratch);
+    if (m->limits.training) { /* a pass may need more scratch because it keeps nothing */
+        ask_ops(&probe, true, saved, &experts_saved, &scratch);
+    }
+    scratch = larger(scratch, ask_head(m));
+    probe.plan.ops_bytes = larger(scratch, method->scratch_bytes ? method->scratch_bytes(m->layout, m->b) : 0);
     plan_saved(&probe, saved, experts_saved);
     plan_scratch(&probe);
     plan_batch(&probe);

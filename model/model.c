@@ -269,7 +269,6 @@ void mx_model_forward(mx_model *m, mx_adapter *const *adapter, int64_t adapters,
 
     assert(adapters == 1 && adapter[0]->layout == m->layout && adapter[0]->backend == m->b);
     assert(!pass->training || m->limits.training);
-    assert(!pass->router_gradient_apart || m->limits.checks);
     m->adapter = adapter[0];
     m->pass = *pass;
     m->keeps = pass->training;
@@ -280,10 +279,6 @@ void mx_model_forward(mx_model *m, mx_adapter *const *adapter, int64_t adapters,
     m->adapter->stale = false;
     if (m->experts) {
         m->b->zero(m->b, m->batch + m->plan.sums, m->plan.sums_bytes);
-    }
-    if (pass->router_gradient_apart && m->experts) {
-        m->b->zero(m->b, m->batch + m->plan.router_loss_gradient,
-                   (size_t)(m->shape.layers * m->experts * m->shape.hidden) * 4);
     }
     m->b->ops->embed(m->b, mx_stream_at(m, 0), m->embedding, &m->rows);
     for (int64_t i = 0; i < m->shape.layers; i++) {
@@ -320,7 +315,7 @@ void mx_model_head(mx_model *m, bool gradient) {
 
 void mx_model_losses(mx_model *m, mx_numbers *numbers) {
     assert(m->keeps);
-    if (m->loss_rows) {
+    if (m->loss_rows && !m->pass.router_losses_alone) {
         mx_objective objective = {
             .choice = m->pass.choice,
             .nll = (const float *)(m->batch + m->plan.nll),
@@ -353,7 +348,7 @@ void mx_model_backward(mx_model *m) {
     mx_tensor dx = mx_act(m, mx_scratch_at(m, m->plan.dx), m->shape.hidden);
 
     assert(m->keeps);
-    if (m->loss_rows) {
+    if (m->loss_rows && !m->pass.router_losses_alone) {
         mx_tensor d = loss_act(m, m->plan.loss_dx);
 
         m->b->zero(m->b, d.data, mx_tensor_bytes(&d));

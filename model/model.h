@@ -22,7 +22,6 @@ typedef struct mx_model_limits {
     int64_t tasks;     /* router tallies are told apart by them; >= 1 */
     bool training;     /* false: forward only, the layers share one set of activations */
     bool label_logits; /* mx_model_label_logits will be used */
-    bool checks;       /* the gradients that only checks read will be asked for */
 } mx_model_limits;
 
 /* Bytes by purpose, without weights or device memory; MX_MEMORY_TRAINED is the trainee's (mx_trainee_bytes) and stays 0.
@@ -45,7 +44,7 @@ typedef struct mx_pass {
     uint64_t step;      /* optimizer step, from 0: names the noise */
     bool choice;        /* objective: choice instead of language_model */
     bool input_gradient; /* compute that of the embedding rows, for mx_model_read_input_gradient */
-    bool router_gradient_apart; /* for mx_model_read_router_loss_gradient; needs limits.checks */
+    bool router_losses_alone; /* leave the objective out: gradients are those of the router losses (checks) */
     bool count_pairs;    /* tally co-activation (evaluation) */
 } mx_pass;
 
@@ -79,7 +78,5 @@ void mx_model_read_hidden(mx_model *m, int64_t layer, float *ret);
 void mx_model_read_router(mx_model *m, int64_t layer, float *ret_logits, float *ret_weight, float *ret_passed);
 /* (rows, hidden), with mx_pass.input_gradient, after the backward pass. */
 void mx_model_read_input_gradient(mx_model *m, float *ret);
-/* (E, hidden): the part of the router's gradient that came from the router losses, since the last mx_model_forward. */
-void mx_model_read_router_loss_gradient(mx_model *m, int64_t layer, float *ret);
 
 #endif

@@ -37,7 +37,7 @@ typedef struct mx_memory_plan {
     size_t scratch_bytes;
     /* batch */
     size_t token, position, question, task, row_segment, segment, loss_row, loss_target, nll, scale, span, gold,
-        first_span, sums, tally, router_loss_gradient;
+        first_span, sums, tally;
     size_t sums_bytes, tally_bytes;
     size_t tally_tokens, tally_dropped, tally_rows, tally_pairs, tally_probability, tally_entropy; /* in tally */
     size_t batch_bytes;

@@ -161,10 +161,3 @@ void mx_model_read_input_gradient(mx_model *m, float *ret) {
     assert(m->pass.input_gradient);
     read_act(m, mx_act(m, mx_scratch_at(m, m->plan.dx), m->shape.hidden), ret);
 }
-
-void mx_model_read_router_loss_gradient(mx_model *m, int64_t layer, float *ret) {
-    int64_t n = m->experts * m->shape.hidden;
-
-    assert(m->pass.router_gradient_apart && m->experts);
-    m->b->read(m->b, ret, (const float *)(m->batch + m->plan.router_loss_gradient) + layer * n, (size_t)n * 4);
-}

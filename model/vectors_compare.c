@@ -121,28 +121,27 @@ static void compare_gradient(comparison *x, const char *quantity, const mx_safet
     }
 }
 
-/* Does every token use every expert? Then the balance loss is a constant. */
-static bool uses_all(const comparison *x, int64_t layer) {
-    int64_t n = x->set->rows * x->got->experts;
+/* Does every token use every expert in every layer? Then the balance loss is a constant. */
+static bool uses_all(const comparison *x) {
+    int64_t n = x->shape->layers * x->set->rows * x->got->experts;
 
     for (int64_t i = 0; i < n; i++) {
-        if (!(x->got->weight[layer * n + i] > 0)) {
+        if (!(x->got->weight[i] > 0)) {
             return false;
         }
     }
-    return true;
+    return n > 0 && x->c->method->starts_at_base(x->c->config); /* top_k: no other router loss */
 }
 
-static void compare_aux(comparison *x, const mx_safetensor *t, const mx_declaration *d) {
+static void compare_aux(comparison *x, const mx_safetensor *t, const mx_declaration *d, int64_t part) {
     int64_t n = d->dim[0] * d->dim[1];
-    const float *ours = x->got->aux + d->layer * n;
+    const float *ours = x->got->aux + d->offset + part * n;
     double most = 0;
-    bool constant = uses_all(x, d->layer) && x->c->method->starts_at_base(x->c->config);
 
     if (!x->got->comparable || !shaped(x, t, d->dim[0], d->dim[1])) {
         return;
     }
-    if (!constant) {
+    if (!uses_all(x)) {
         compare_gradient(x, "grad_aux", t, ours, d->dim[0], d->dim[1]);
         return;
     }
@@ -194,8 +193,8 @@ static void compare_tensor(comparison *x, const mx_safetensor *t) {
     } else if (after(t->name, "grad.") && (d = declared(x, after(t->name, "grad."), &part))) {
         compare_gradient(x, d->router ? "router gradients" : "gradients", t,
                          got->gradient + d->offset + part * d->dim[0] * d->dim[1], d->dim[0], d->dim[1]);
-    } else if (after(t->name, "grad_aux.") && (d = declared(x, after(t->name, "grad_aux."), &part)) && d->router) {
-        compare_aux(x, t, d);
+    } else if (after(t->name, "grad_aux.") && (d = declared(x, after(t->name, "grad_aux."), &part))) {
+        compare_aux(x, t, d, part);
     } else {
         beyond(x, "%s: nobody knows what to compare this key with", t->name);
     }

@@ -45,7 +45,7 @@ typedef struct mx_vectors_computed {
     float *hidden;      /* (layers + 1, rows, hidden) */
     float *router, *weight, *passed; /* (layers, rows, E), (layers, rows, E), (layers, rows) */
     float *gradient;    /* flat as the trained values */
-    float *aux;         /* (layers, E, hidden) */
+    float *aux;         /* the same, of the router losses alone */
     float *input_gradient; /* (rows, hidden) */
     mx_vectors_losses loss, loss_all;
     double *nll; /* (sequences) */

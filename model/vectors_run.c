@@ -111,24 +111,27 @@ static void add_nll(const run *r, int64_t micro, const mx_batch *batch, const fl
     }
 }
 
-static void add_router_loss_gradient(const run *r, float *room) {
-    const mx_shape *s = mx_model_shape(r->model);
-    int64_t n = r->got->experts * s->hidden;
+/* What the router losses alone pull at: through later layers too, so it takes a backward pass of its own. */
+static void router_loss_gradient(const run *r) {
+    mx_pass pass = { .training = true, .router_losses_alone = true };
 
-    for (int64_t i = 0; n && i < s->layers; i++) {
-        mx_model_read_router_loss_gradient(r->model, i, room);
-        for (int64_t j = 0; j < n; j++) {
-            r->got->aux[i * n + j] += room[j];
-        }
+    mx_trainee_begin(r->trainee);
+    for (int64_t i = 0; i < micro_batches(r); i++) {
+        mx_batch batch = micro_batch(r, i, ANSWERS);
+
+        forward(r, &batch, &pass);
+        mx_model_losses(r->model, r->trainee->numbers);
+        mx_model_backward(r->model);
     }
+    mx_trainee_finish_gradient(r->trainee);
+    mx_trainee_read_gradient(r->trainee, r->got->aux);
 }
 
 /* One round of forward, losses and backward over all micro-batches; the first one is looked at. */
 static mx_code round_of(const run *r, bool first, mx_status *st) {
     const mx_shape *s = mx_model_shape(r->model);
-    mx_pass pass = { .training = true, .input_gradient = first, .router_gradient_apart = first };
+    mx_pass pass = { .training = true, .input_gradient = first };
     float *nll = MX_TAKE(r->arena, float, r->set->rows);
-    float *room = MX_TAKE(r->arena, float, r->got->experts * s->hidden + 1);
 
     mx_trainee_begin(r->trainee);
     for (int64_t i = 0; i < micro_batches(r); i++) {
@@ -145,7 +148,6 @@ static mx_code round_of(const run *r, bool first, mx_status *st) {
         mx_model_backward(r->model);
         if (first) {
             mx_model_read_input_gradient(r->model, r->got->input_gradient + begin * s->hidden);
-            add_router_loss_gradient(r, room);
         }
     }
     return MX_OK;
@@ -250,7 +252,7 @@ static void make_room(const run *r) {
     got->weight = MX_TAKE(r->arena, float, s->layers * rows * e + 1);
     got->passed = MX_TAKE(r->arena, float, s->layers * rows + 1);
     got->gradient = MX_TAKE(r->arena, float, got->layout->size[MX_KIND_TRAINED] + 1);
-    got->aux = MX_TAKE(r->arena, float, s->layers * e * s->hidden + 1);
+    got->aux = MX_TAKE(r->arena, float, got->layout->size[MX_KIND_TRAINED] + 1);
     got->input_gradient = MX_TAKE(r->arena, float, rows * s->hidden);
     got->nll = MX_TAKE(r->arena, double, r->set->sequences);
     got->after = MX_TAKE(r->arena, mx_vectors_losses, r->c->steps + 1);
@@ -260,8 +262,7 @@ mx_code mx_vectors_compute(mx_backend *b, const mx_vectors_set *set, const mx_ve
                            mx_arena *arena, mx_vectors_computed *ret, mx_status *st) {
     run r = { .set = set, .c = c, .b = b, .packed = packed, .arena = arena, .got = ret };
     mx_model_limits limits = { .rows = set->rows, .loss_rows = set->rows, .segments = set->sequences,
-                               .spans = set->sequences, .tasks = 1, .training = true, .label_logits = true,
-                               .checks = true };
+                               .spans = set->sequences, .tasks = 1, .training = true, .label_logits = true };
     mx_code code;
 
     ret->layout = mx_layout_make(c->method, c->config, mx_base_file_shape(set->base), arena);
@@ -289,6 +290,9 @@ mx_code mx_vectors_compute(mx_backend *b, const mx_vectors_set *set, const mx_ve
     code = losses_of_all_tokens(&r, st);
     if (code) {
         goto done;
+    }
+    if (ret->experts) {
+        router_loss_gradient(&r);
     }
     code = steps(&r, st);
 done:

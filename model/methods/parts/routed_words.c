@@ -271,6 +271,7 @@ static void import_routing(mx_import *in, mx_routed_words *w) {
 
 void mx_routed_import(mx_import *in, bool dora, mx_routed_words *w) {
     const char *act;
+    double ffn_dropout = 0;
     int64_t sparse_step;
     bool has;
 
@@ -302,6 +303,10 @@ void mx_routed_import(mx_import *in, bool dora, mx_routed_words *w) {
     mx_import_real(in, "router_aux_loss_coef", 0, 100, &w->balance_coef);
     mx_import_real(in, "router_z_loss_coef", 0, 100, &w->z_coef);
     mx_import_real(in, "jitter_noise", 0, 1, &w->jitter);
+    mx_import_real(in, "ffn_dropout", 0, 1, &ffn_dropout);
+    if (ffn_dropout > 0) {
+        mx_import_refuse(in, "ffn_dropout", "dropout of the block's output is not built");
+    }
     w->form = -1;
     mx_routed_resolve(w, dora);
 }
