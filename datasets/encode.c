@@ -295,9 +295,13 @@ done:
 
 int32_t mx_label_gold(const mx_question *q)
 {
-    const mx_texts *label = &q->task->prompts.reference.candidates;
+    const mx_texts *label;
 
-    for (size_t i = 0; q->gold >= 0 && i < label->count; i++) {
+    if (q->gold < 0) {
+        return -1;
+    }
+    label = &q->task->prompts.reference.candidates;
+    for (size_t i = 0; i < label->count; i++) {
         if (strcmp(label->item[i], q->choice[q->gold].label) == 0) {
             return (int32_t)i;
         }

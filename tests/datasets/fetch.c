@@ -153,6 +153,7 @@ static void stop(const server *s)
 
 static const char *requests(const server *s)
 {
+    const char *ret;
     char *text;
     size_t size;
     mx_status st = { 0 };
@@ -160,7 +161,9 @@ static const char *requests(const server *s)
     if (mx_file_read(s->log, 1 << 16, &text, &size, &st)) {
         return "";
     }
-    return mx_arena_copy(arena(), text, size);
+    ret = mx_arena_copy(arena(), text, size);
+    free(text);
+    return ret;
 }
 
 /* --- tasks that name it --- */
@@ -223,7 +226,7 @@ static int files_in(const char *folder)
 
 static char *noise(size_t size)
 {
-    char *data = malloc(size);
+    char *data = mx_arena_take(arena(), size);
 
     for (size_t i = 0; i < size; i++) {
         data[i] = (char)(i * 2654435761u >> 13);
@@ -396,7 +399,7 @@ static char *make_zip(const char *folder, const char *const *name, const char *c
 {
     const char *path = mx_arena_text(arena(), "%s/made.zip", folder);
     zip_t *zip = zip_open(path, ZIP_CREATE | ZIP_TRUNCATE, NULL);
-    char *data;
+    char *data, *ret;
     mx_status st = { 0 };
 
     for (int i = 0; i < n; i++) {
@@ -404,7 +407,9 @@ static char *make_zip(const char *folder, const char *const *name, const char *c
     }
     cr_assert_eq(zip_close(zip), 0);
     cr_assert_eq(mx_file_read(path, 1 << 20, &data, ret_size, &st), MX_OK, "%s", st.text);
-    return data;
+    ret = mx_arena_copy(arena(), data, *ret_size);
+    free(data);
+    return ret;
 }
 
 static const char *const MEMBERS[] = { "V1/Data/a.jsonl", "V1/Data/b.jsonl", "V1/Old/b.jsonl", "V1/Data/xa.jsonl" };
@@ -435,7 +440,7 @@ Test(fetch, a_zip_that_is_cut_spoilt_or_lacks_the_member_is_refused_in_words)
 {
     const char *folder = enter_folder();
     size_t size;
-    char *zip = make_zip(folder, MEMBERS, BODIES, 4, &size), *spoilt = malloc(size);
+    char *zip = make_zip(folder, MEMBERS, BODIES, 4, &size), *spoilt = mx_arena_take(arena(), size);
     const page pages[] = { { .path = "/whole.zip", .body = zip, .size = size },
                            { .path = "/cut.zip", .body = zip, .size = size / 2 },
                            { .path = "/spoilt.zip", .body = spoilt, .size = size },
@@ -485,7 +490,7 @@ Test(fetch, a_packed_file_is_put_in_place_unpacked)
     gzclose(f);
     mx_sha256("hello\n", 6, hash);
     cr_assert_eq(mx_map_open(path, &map, &st), MX_OK);
-    zipped = malloc(map.size);
+    zipped = mx_arena_take(arena(), map.size);
     memcpy(zipped, map.data, size = map.size);
     s = start(folder, (const page[]){ { .path = "/a.gz", .body = zipped, .size = size }, { 0 } });
     cr_assert_eq(fetch(make_task(folder, &s, mx_arena_text(arena(), "  - {name: a, urls: [\"@/a.gz\"], sha256: %s}", hash)), folder,
