@@ -470,7 +470,7 @@ bool mx_run_is_dead(const mx_run_row *row) {
 
 mx_code mx_store_drop_after(mx_store *s, int64_t run_id, int64_t step, mx_status *st) {
     MX_TRY(execute(s, st, "DELETE FROM metrics WHERE run_id = ? AND step > ?", "ii", run_id, step));
-    MX_TRY(execute(s, st, "DELETE FROM evaluations WHERE run_id = ? AND step > ?", "ii", run_id, step));
+    MX_TRY(execute(s, st, "DELETE FROM evaluations WHERE run_id = ? AND step >= ?", "ii", run_id, step));
     MX_TRY(execute(s, st, "DELETE FROM router_windows WHERE run_id = ? AND last_step > ?", "ii", run_id, step));
     return execute(s, st, "UPDATE runs SET step = MIN(step, ?) WHERE run_id = ?", "ii", step, run_id);
 }

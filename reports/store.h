@@ -52,7 +52,8 @@ MX_MUST_CHECK mx_code mx_store_run_find(mx_store *s, const char *what, mx_arena 
                                         mx_status *st);
 /* 'running' but its process is gone (same host: no such pid; another host: no heartbeat for 10 minutes). */
 bool mx_run_is_dead(const mx_run_row *row);
-/* Forget everything a run wrote after `step` (its evaluations and windows too), before it goes on from there. */
+/* Forget what a run wrote after `step`, before it goes on from there: metrics and router windows past it, and evaluations from
+ * it on (that at `step` itself is made again: it may have been cut short). */
 MX_MUST_CHECK mx_code mx_store_drop_after(mx_store *s, int64_t run_id, int64_t step, mx_status *st);
 
 MX_MUST_CHECK mx_code mx_store_word(mx_store *s, int64_t run_id, const char *word, const char *value, mx_status *st);

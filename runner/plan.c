@@ -308,15 +308,24 @@ static mx_code open_device(mx_plan *p, mx_status *st) {
     return code;
 }
 
-static mx_code describe(mx_plan *p, mx_status *st) {
+/* A model of configs/models is that model, or nothing. */
+static mx_code check_base(const mx_plan *p, mx_status *st) {
+    const char *expected = p->base.model ? p->base.model->sha256 : NULL;
+
+    if (expected && strcmp(expected, p->base_hash) != 0) {
+        return mx_fail(st, MX_E_DATA, MX_NOWHERE, "%s is not %s: its sha256 is %s, not %s", p->base.path, p->base.name,
+                       p->base_hash, expected);
+    }
+    return MX_OK;
+}
+
+static void describe(mx_plan *p) {
     mx_text words;
 
     mx_text_init(&words, 4096);
     p->method->describe(p->config, &words);
     p->description = mx_arena_text(p->arena, "%s%s%s", p->method->name, words.length ? " " : "", words.data ? words.data : "");
     mx_text_finish(&words);
-    (void)st;
-    return MX_OK;
 }
 
 mx_code mx_plan_make(const mx_recipe *recipe, const mx_plan_wish *wish, mx_arena *arena, mx_plan **ret, mx_status *st) {
@@ -349,9 +358,10 @@ mx_code mx_plan_make(const mx_recipe *recipe, const mx_plan_wish *wish, mx_arena
         goto done;
     }
     p->layout = mx_layout_make(p->method, p->config, shape, arena);
-    if ((code = describe(p, st)) || (code = gather_tasks(p, st)) || (code = p->trains ? read_training(p, st) : MX_OK) ||
+    describe(p);
+    if ((code = gather_tasks(p, st)) || (code = p->trains ? read_training(p, st) : MX_OK) ||
         (code = read_exams(p, st)) || (code = p->trains ? cut_steps(p, st) : MX_OK) ||
-        (code = mx_base_file_hash(p->base_file, p->base_hash, st))) {
+        (code = mx_base_file_hash(p->base_file, p->base_hash, st)) || (code = check_base(p, st))) {
         goto done;
     }
     p->limited |= recipe->eval.limit > 0 && !p->trains;

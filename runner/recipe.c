@@ -20,7 +20,7 @@ static const mx_option_table adapter_table = {
 static const mx_option train_words[] = {
     MX_STREAM_WORDS(mx_train_options, data),
     MX_OPTIMIZER_WORDS(mx_train_options, optimizer),
-    { "save_steps", MX_INT, offsetof(mx_train_options, save_steps), 0, "0", 0, 1e12, NULL, NULL, NULL,
+    { "save_steps", MX_INT, offsetof(mx_train_options, save_steps), 0, "200", 0, 1e12, NULL, NULL, NULL,
       "optimizer steps between checkpoints, besides those at evaluations; 0: only those" },
     { "logging_steps", MX_INT, offsetof(mx_train_options, logging_steps), 0, "1", 1, 1e12, NULL, NULL, NULL,
       "optimizer steps between stored losses" },

@@ -133,6 +133,7 @@ static mx_code take_up(mx_session *s, const mx_run_row *row, mx_status *st) {
 
 static mx_code make_folder(mx_session *s, mx_status *st) {
     MX_TRY(mx_folder_make(s->folder, st));
+    MX_TRY(mx_adapter_check_folder(s->adapter_folder, st)); /* now, not after hours of training */
     return mx_file_write(mx_arena_text(s->arena, "%s/recipe.yaml", s->folder), s->row.recipe, strlen(s->row.recipe), st);
 }
 
