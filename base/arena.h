@@ -22,9 +22,10 @@ void mx_arena_init(mx_arena *a, size_t limit_bytes);
 /* Gives the memory back. A zeroed arena is fine. */
 void mx_arena_finish(mx_arena *a);
 /* Zeroed memory, aligned for any type; never NULL. */
-void *mx_arena_take(mx_arena *a, size_t size);
-char *mx_arena_copy(mx_arena *a, const char *bytes, size_t length); /* adds the closing 0 */
-char *mx_arena_text(mx_arena *a, const char *fmt, ...) __attribute__((format(printf, 2, 3), nonnull));
+void *mx_arena_take(mx_arena *a, size_t size) __attribute__((returns_nonnull));
+char *mx_arena_copy(mx_arena *a, const char *bytes, size_t length)
+    __attribute__((returns_nonnull)); /* adds the closing 0 */
+char *mx_arena_text(mx_arena *a, const char *fmt, ...) __attribute__((format(printf, 2, 3), nonnull(2), returns_nonnull));
 /* Forgets everything taken; keeps the memory for the next round. */
 void mx_arena_rewind(mx_arena *a);
 

@@ -37,9 +37,9 @@ void mx_hasher_add(mx_hasher *h, const void *data, size_t size);
 void mx_hasher_close(mx_hasher *h, char ret_hex[MX_SHA256_TEXT]); /* frees it; ret_hex may be NULL */
 
 /* Where people keep things: $XDG_CACHE_HOME/mixrun or ~/.cache/mixrun. Taken from `arena`. */
-const char *mx_path_cache(mx_arena *arena);
+const char *mx_path_cache(mx_arena *arena) __attribute__((returns_nonnull));
 /* The folder that holds configs/ and datasets/: $MIXRUN_HOME, else the source tree the binary was
  * built in when it still runs from its build folder, else the installed data directory. */
-const char *mx_path_home(mx_arena *arena);
+const char *mx_path_home(mx_arena *arena) __attribute__((returns_nonnull));
 
 #endif

@@ -14,7 +14,7 @@ typedef struct mx_text {
 void mx_text_init(mx_text *t, size_t limit_bytes);
 void mx_text_finish(mx_text *t); /* zeroed is fine */
 void mx_text_add(mx_text *t, const char *bytes, size_t length);
-void mx_text_print(mx_text *t, const char *fmt, ...) __attribute__((format(printf, 2, 3), nonnull));
+void mx_text_print(mx_text *t, const char *fmt, ...) __attribute__((format(printf, 2, 3), nonnull(2)));
 
 /* The candidate nearest to `word` (Damerau-Levenshtein, case ignored), or NULL when none is
  * near enough to be worth suggesting: at most 1 edit for words up to 4 letters, 2 up to 8, else 3. */
