@@ -105,6 +105,25 @@ static inline int64_t mx_block_position(const mx_experts_work *w, int64_t block,
     return block * MX_TILE_ROWS + (n - w->block[block].begin);
 }
 
+/* One block of one expert in one strip of 64 columns, as the element loops see it. Rows of `width` values. */
+typedef struct mx_expert_rows {
+    int64_t count, width;
+    const void *gate[MX_TILE_ROWS], *up[MX_TILE_ROWS];     /* act: G, U */
+    const float *p1, *p3;                  /* (32, 64) s B1 u1, s B3 u3 */
+    const float *c1, *c3, *bias1, *bias3;  /* or NULL */
+    const uint64_t *mask[MX_TILE_ROWS];            /* one word each; used when keep > 0 */
+    float keep;                            /* 1 / (1 - rate), or 0: no dropout */
+    float weight[MX_TILE_ROWS];                    /* the gate, or 1 where W2 is applied to slots */
+    void *h;                               /* act (32, 64): drop(h) */
+    float *sum[MX_TILE_ROWS];                      /* forward: hidden */
+    const void *g[MX_TILE_ROWS];                   /* backward from here on; act */
+    const float *d;                        /* (32, 64) A2^T v */
+    float *dgate_sum[MX_TILE_ROWS], *dup_sum[MX_TILE_ROWS];
+    void *da, *db;                         /* act (32, 64): c1 da, c3 db */
+    float *dot;                            /* (32) <g, h> */
+    float *dc1, *dc3;                      /* (64) += or NULL */
+} mx_expert_rows;
+
 void mx_experts_gate_forward(mx_experts_work *w);
 void mx_experts_gate_backward(mx_experts_work *w);
 void mx_experts_down_forward(mx_experts_work *w);

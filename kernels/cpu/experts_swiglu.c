@@ -11,27 +11,9 @@
  * and added up afterwards, in their order. A strip of G, U and the sums for all tokens of a pass fits the second cache,
  * where a token's other slots find it again. */
 #include "kernels/cpu/experts.h"
+#include "kernels/cpu/experts_avx512.h"
 
 enum { ROWS = MX_TILE_ROWS, COLUMNS = MX_TILE_COLUMNS, BLOCK = ROWS * COLUMNS };
-
-/* One block of one expert in one strip, as the element loops see it. Rows of `width` values. */
-typedef struct element_rows {
-    int64_t count, width;
-    const void *gate[ROWS], *up[ROWS];     /* act: G, U */
-    const float *p1, *p3;                  /* (32, 64) s B1 u1, s B3 u3 */
-    const float *c1, *c3, *bias1, *bias3;  /* or NULL */
-    const uint64_t *mask[ROWS];            /* one word each; used when keep > 0 */
-    float keep;                            /* 1 / (1 - rate), or 0: no dropout */
-    float weight[ROWS];                    /* the gate, or 1 where W2 is applied to slots */
-    void *h;                               /* act (32, 64): drop(h) */
-    float *sum[ROWS];                      /* forward: hidden */
-    const void *g[ROWS];                   /* backward from here on; act */
-    const float *d;                        /* (32, 64) A2^T v */
-    float *dgate_sum[ROWS], *dup_sum[ROWS];
-    void *da, *db;                         /* act (32, 64): c1 da, c3 db */
-    float *dot;                            /* (32) <g, h> */
-    float *dc1, *dc3;                      /* (64) += or NULL */
-} element_rows;
 
 #define INLINE static inline __attribute__((always_inline))
 
@@ -80,7 +62,7 @@ INLINE float kept(const uint64_t *mask, int64_t j, float keep) {
     return (float)((half >> (j & 31)) & 1u) * keep;
 }
 
-INLINE void forward_row(const element_rows *e, int64_t i, int64_t width, bool bf16, bool adorned, bool dropped) {
+INLINE void forward_row(const mx_expert_rows *e, int64_t i, int64_t width, bool bf16, bool adorned, bool dropped) {
     const void *gate = e->gate[i], *up = e->up[i];
     const float *p1 = e->p1 + i * COLUMNS, *p3 = e->p3 + i * COLUMNS;
     void *h_row = row_of(e->h, i, bf16);
@@ -100,7 +82,7 @@ INLINE void forward_row(const element_rows *e, int64_t i, int64_t width, bool bf
     }
 }
 
-INLINE void backward_row(const element_rows *e, int64_t i, int64_t width, bool bf16, bool adorned, bool dropped) {
+INLINE void backward_row(const mx_expert_rows *e, int64_t i, int64_t width, bool bf16, bool adorned, bool dropped) {
     const void *gate = e->gate[i], *up = e->up[i], *g_row = e->g[i];
     const float *p1 = e->p1 + i * COLUMNS, *p3 = e->p3 + i * COLUMNS, *d = e->d + i * COLUMNS;
     void *h_row = row_of(e->h, i, bf16), *da_row = row_of(e->da, i, bf16), *db_row = row_of(e->db, i, bf16);
@@ -145,7 +127,7 @@ INLINE void backward_row(const element_rows *e, int64_t i, int64_t width, bool b
     e->dot[i] = dot;
 }
 
-INLINE void all_rows(const element_rows *e, bool backward, int64_t width, bool bf16, bool adorned, bool dropped) {
+INLINE void all_rows(const mx_expert_rows *e, bool backward, int64_t width, bool bf16, bool adorned, bool dropped) {
     for (int64_t i = 0; i < e->count; i++) {
         if (backward) {
             backward_row(e, i, width, bf16, adorned, dropped);
@@ -156,7 +138,7 @@ INLINE void all_rows(const element_rows *e, bool backward, int64_t width, bool b
 }
 
 /* Whole strips of the common kinds get loops of their own, in which every condition is settled. */
-INLINE void rows_of_kind(const element_rows *e, bool backward, bool bf16) {
+INLINE void rows_of_kind(const mx_expert_rows *e, bool backward, bool bf16) {
     bool adorned = e->c1 || e->c3 || e->bias1 || e->bias3, dropped = e->keep > 0;
 
     if (e->width != COLUMNS) {
@@ -170,16 +152,16 @@ INLINE void rows_of_kind(const element_rows *e, bool backward, bool bf16) {
     }
 }
 
-MX_CLONES static void forward_f32(const element_rows *e) {
+MX_CLONES static void forward_f32(const mx_expert_rows *e) {
     rows_of_kind(e, false, false);
 }
-MX_CLONES static void forward_bf16(const element_rows *e) {
+MX_CLONES static void forward_bf16(const mx_expert_rows *e) {
     rows_of_kind(e, false, true);
 }
-MX_CLONES static void backward_f32(const element_rows *e) {
+MX_CLONES static void backward_f32(const mx_expert_rows *e) {
     rows_of_kind(e, true, false);
 }
-MX_CLONES static void backward_bf16(const element_rows *e) {
+MX_CLONES static void backward_bf16(const mx_expert_rows *e) {
     rows_of_kind(e, true, true);
 }
 
@@ -359,7 +341,7 @@ static void gather_factor(const mx_experts_work *w, const lane *l, int term, int
     }
 }
 
-static void set_rows(const mx_experts_work *w, const lane *l, int64_t block, element_rows *e, bool backward) {
+static void set_rows(const mx_experts_work *w, const lane *l, int64_t block, mx_expert_rows *e, bool backward) {
     const mx_experts *x = w->x;
     const mx_expert_block *b = &w->block[block];
     int64_t expert = (int64_t)b->expert * x->inner + l->column;
@@ -400,19 +382,27 @@ static void leave_strip(const mx_experts_work *w, const lane *l, void *to, const
     }
 }
 
+static void run_rows(const mx_experts_work *w, const mx_expert_rows *e, bool backward) {
+    bool fast = w->kind == MX_TILE_BF16_AVX512 || w->kind == MX_TILE_BF16_AMX;
+
+    if (fast) {
+        (backward ? mx_expert_rows_backward_avx512 : mx_expert_rows_forward_avx512)(e);
+    } else if (w->act == MX_BF16) {
+        (backward ? backward_bf16 : forward_bf16)(e);
+    } else {
+        (backward ? backward_f32 : forward_f32)(e);
+    }
+}
+
 static void forward_strip(const mx_experts_work *w, lane *l) {
-    element_rows e = { 0 };
+    mx_expert_rows e = { 0 };
 
     memset(l->sum, 0, sizeof *l->sum * (size_t)(w->rows_out * COLUMNS));
     for (int64_t block = 0; block < w->blocks; block++) {
         widen(w, l, &w->term[MX_EXPERTS_GATE], block, l->p1);
         widen(w, l, &w->term[MX_EXPERTS_UP], block, l->p3);
         set_rows(w, l, block, &e, false);
-        if (w->act == MX_BF16) {
-            forward_bf16(&e);
-        } else {
-            forward_f32(&e);
-        }
+        run_rows(w, &e, false);
         narrow(w, l, &w->term[MX_EXPERTS_DOWN], block, l->h);
     }
     leave_strip(w, l, w->hidden, l->sum, w->rows_out);
@@ -451,7 +441,7 @@ static void leave_expert(const mx_experts_work *w, const lane *l, int64_t e) {
 static void backward_strip(const mx_experts_work *w, lane *l) {
     const mx_experts *x = w->x;
     float dot[ROWS];
-    element_rows e = { .d = l->d, .da = l->da, .db = l->db, .dot = dot };
+    mx_expert_rows e = { .d = l->d, .da = l->da, .db = l->db, .dot = dot };
 
     e.dc1 = x->gate_proj.c && x->gate_proj.dc ? l->dc1 : NULL;
     e.dc3 = x->up_proj.c && x->up_proj.dc ? l->dc3 : NULL;
@@ -470,11 +460,7 @@ static void backward_strip(const mx_experts_work *w, lane *l) {
         widen(w, l, &w->term[MX_EXPERTS_UP], block, l->p3);
         widen(w, l, &w->term[MX_EXPERTS_DOWN], block, l->d);
         set_rows(w, l, block, &e, true);
-        if (w->act == MX_BF16) {
-            backward_bf16(&e);
-        } else {
-            backward_f32(&e);
-        }
+        run_rows(w, &e, true);
         narrow(w, l, &w->term[MX_EXPERTS_GATE], block, l->da);
         narrow(w, l, &w->term[MX_EXPERTS_UP], block, l->db);
         gather_factor(w, l, MX_EXPERTS_GATE, block, l->da, !begins);

@@ -1,0 +1,10 @@
+/* experts_avx512.h - the element loops of experts_swiglu.c for bf16 in AVX-512; only where mx_tile_choose found it. */
+#ifndef KERNELS_CPU_EXPERTS_AVX512_H
+#define KERNELS_CPU_EXPERTS_AVX512_H
+
+#include "kernels/cpu/experts.h"
+
+void mx_expert_rows_forward_avx512(const mx_expert_rows *e);
+void mx_expert_rows_backward_avx512(const mx_expert_rows *e);
+
+#endif
