@@ -365,6 +365,9 @@ static void put_choices(const mx_option_table *table, int indent, mx_text *out) 
                 }
             }
             put_entry(o, with.data, indent, out);
+            if (o->inner) {
+                mx_option_schema(o->inner, indent + 2, out);
+            }
             mx_text_finish(&with);
         }
     }

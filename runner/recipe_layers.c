@@ -128,7 +128,7 @@ static mx_node *read_extended(stack *s, const char *path, const mx_node *word, m
         near = suggestion(name, arena);
         mx_problem(problems, word->at,
                    near ? mx_arena_text(arena, "did you mean '%s'?", base_of(near)) : NULL,
-                   "'%s' %s", name, inner.text);
+                   "extends '%s': %s", name, inner.text);
         return NULL;
     }
     return map;
@@ -167,7 +167,7 @@ mx_code mx_layers_read(const char *path, mx_arena *arena, mx_node **ret, mx_prob
 
     if (code && code != MX_E_RECIPE) {
         near = suggestion(path, arena);
-        mx_fail(st, MX_E_USAGE, (mx_mark){ .file = path }, "this recipe %s", inner.text);
+        mx_fail(st, MX_E_USAGE, (mx_mark){ .file = path }, "%s", inner.text);
         if (near) {
             mx_hint(st, "did you mean '%s'?", near);
         }

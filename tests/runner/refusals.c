@@ -45,7 +45,7 @@ static const refusal table[] = {
     { GOOD "\tnum_epochs: 2\n", { 0 }, "x.yaml", 6, 1, "a tab: YAML is indented with spaces", "" },
     /* extends */
     { "extends: [good.yaml]\n", { 0 }, "x.yaml", 1, 1, "extends must be the name of one file", "" },
-    { "extends: goood.yaml\n", { 0 }, "x.yaml", 1, 10, "'goood.yaml' cannot open: No such file or directory", "did you mean 'good.yaml'?" },
+    { "extends: goood.yaml\n", { 0 }, "x.yaml", 1, 10, "extends 'goood.yaml': cannot open: No such file or directory", "did you mean 'good.yaml'?" },
     { "extends: x.yaml\n", { 0 }, "x.yaml", 1, 10, "extends comes back to 'x.yaml'", "" },
     { "extends: loop.yaml\n", { 0 }, "loop.yaml", 1, 10, "extends comes back to './x.yaml'", "" },
     { "extends: good.yaml\nadapter: {top_k: 9}\n", { 0 }, "x.yaml", 2, 18, NULL, "" },
