@@ -42,6 +42,8 @@ typedef struct mx_declaration {
     double lr_ratio;    /* trained: learning rate, over the recipe's */
     bool decays;        /* trained: weight decay applies */
     bool router;        /* counted apart */
+    bool derives;       /* trained: its gradient flows through derived values (DoRA's m through c = m/n); what is derived
+                           from the others (n) is a constant for the gradient */
     const char *module; /* on disk: "self_attn.q_proj", "mlp.moe_gate"; NULL: the site's own */
     const char *part;   /* on disk: "lora_A.weight" */
 

@@ -84,15 +84,6 @@ static mx_code read_batch(mx_vectors_set *set, mx_arena *arena, mx_status *st) {
 
 /* ------------------------------------------------------------------ a case */
 
-void *mx_vectors_word(const mx_method *m, void *config, const char *name) {
-    for (const mx_option *o = m->options->option; o && o->name; o++) {
-        if (strcmp(o->name, name) == 0) {
-            return (char *)config + o->offset;
-        }
-    }
-    return NULL;
-}
-
 /* The optimizer's words; another word than these is one we do not have. */
 static bool read_optimizer(mx_vectors_case *c, char *why, size_t size) {
     const json_t *from = json_object_get(c->json, "optimizer"), *betas = json_object_get(from, "betas");
@@ -287,7 +278,7 @@ static mx_code run_case(const examination *x, const char *name, mx_status *st) {
         goto done;
     }
     x->sum->built++;
-    word = mx_vectors_word(c.method, c.config, "experts_forward");
+    word = mx_method_word(c.method, c.config, "experts_forward");
     forms = word ? allowed_forms(&c, word, form, form_name) : 0;
     for (int i = 0; !code && i < (forms ? forms : 1); i++) {
         if (forms) {

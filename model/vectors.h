@@ -15,7 +15,7 @@ typedef enum mx_verdict { MX_VERDICT_OK, MX_VERDICT_BEYOND, MX_VERDICT_NOT_BUILT
 /* The largest error of one quantity in a case. */
 typedef struct mx_vectors_error {
     const char *quantity; /* "logits", "gradients", "loss", "5 steps", ... */
-    double error, tolerance; /* tolerance 0: reported only */
+    double error, tolerance; /* tolerance below 0: reported only (and held to be finite) */
     char worst[160];         /* the key */
 } mx_vectors_error;
 

@@ -2,7 +2,9 @@
  *
  * The files are walked, not the results: a key nobody knows fails the case. Tolerances are those the makers of the
  * vectors found reasonable for a float32 engine (their README), which leaves room of 10 to 100 over what a float32 run of
- * their own reference shows. bfloat16 has no such figures: there everything is reported and must be finite. */
+ * their own reference shows. In bfloat16 a few tokens are routed otherwise (measured: up to 4 %), which moves whatever
+ * hangs on them, so there everything is reported and must be finite, and only the mean losses at the start are held, to
+ * eight times what was measured (0.013). */
 #include "model/vectors_parts.h"
 
 #include <assert.h>
@@ -12,7 +14,7 @@
 #include <string.h>
 
 static const double ABSOLUTE = 1e-4;  /* logits, hidden states, router logits, expert weights */
-static const double LOSS = 1e-5;      /* means over tokens, at the start */
+static const double LOSS = 1e-5, LOSS_BF16 = 0.1; /* means over tokens, at the start */
 static const double GRADIENT = 2e-4;  /* norm of the difference over the norm, each tensor */
 static const double AFTER_STEP = 1e-4; /* losses after steps */
 static const double ZERO = 1e-6;      /* where the true value is 0 */
@@ -43,6 +45,9 @@ static void note(comparison *x, const char *quantity, double error, double toler
     mx_vectors_result *r = x->r;
     mx_vectors_error *e = NULL;
 
+    if (!x->exact) {
+        tolerance = strcmp(quantity, "loss") == 0 || strcmp(quantity, "loss, all tokens") == 0 ? LOSS_BF16 : -1;
+    }
     if (!isfinite(error)) {
         error = INFINITY;
     }
@@ -54,13 +59,13 @@ static void note(comparison *x, const char *quantity, double error, double toler
     if (!e) {
         assert(r->errors < MX_VECTORS_QUANTITIES);
         e = &r->error[r->errors++];
-        *e = (mx_vectors_error){ .quantity = quantity, .error = -1, .tolerance = x->exact ? tolerance : 0 };
+        *e = (mx_vectors_error){ .quantity = quantity, .error = -1, .tolerance = tolerance };
     }
     if (error > e->error) {
         e->error = error;
         snprintf(e->worst, sizeof e->worst, "%s", key);
     }
-    if (x->exact ? error > tolerance : !isfinite(error)) {
+    if (tolerance >= 0 ? error > tolerance : !isfinite(error)) {
         beyond(x, "%s: %s is off by %.3g (tolerance %.3g)", key, quantity, error, tolerance);
     }
 }
@@ -202,20 +207,18 @@ static void compare_tensor(comparison *x, const mx_safetensor *t) {
 
 /* ------------------------------------------------------------------ JSON */
 
-static double coefficient(const comparison *x, const char *word) {
-    const double *v = mx_vectors_word(x->c->method, x->c->config, word);
-
-    return v ? *v : 0;
-}
-
 /* An object of losses: ce, and parts with and without their coefficients. */
 static void compare_losses(comparison *x, const json_t *from, const mx_vectors_losses *ours, const char *quantity,
                            double tolerance, const char *where) {
-    double balance = coefficient(x, "router_aux_loss_coef") * ours->balance;
-    double z = json_object_get(from, "z") ? coefficient(x, "router_z_loss_coef") * ours->z : 0;
+    double balance = 0, z = 0;
     const char *key;
     json_t *v;
 
+    if (x->c->method->coefficients) {
+        x->c->method->coefficients(x->c->config, &balance, &z);
+    }
+    balance *= ours->balance;
+    z *= ours->z;
     json_object_foreach((json_t *)from, key, v) {
         const struct {
             const char *key;
@@ -358,7 +361,7 @@ static void compare_routing(comparison *x, const json_t *list) {
 
 static void compare_optimizer(comparison *x, const json_t *from) {
     const json_t *b = json_object_get(from, "lr_of_lora_B");
-    const double *ratio = mx_vectors_word(x->c->method, x->c->config, "loraplus_lr_ratio");
+    const double *ratio = mx_method_word(x->c->method, x->c->config, "loraplus_lr_ratio");
 
     if (b) { /* said twice: it must be the ratio's */
         note(x, "learning rate of B", fabs(json_number_value(b) - x->c->lr * (ratio ? *ratio : 1)), 1e-12,

@@ -60,7 +60,4 @@ MX_MUST_CHECK mx_code mx_vectors_compute(mx_backend *b, const mx_vectors_set *se
 void mx_vectors_compare(const mx_vectors_set *set, const mx_vectors_case *c, const mx_vectors_computed *got,
                         mx_precision precision, mx_vectors_result *r);
 
-/* A word of the method's table by name, whatever its struct; NULL when it has none. */
-void *mx_vectors_word(const mx_method *m, void *config, const char *name);
-
 #endif

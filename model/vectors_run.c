@@ -236,10 +236,12 @@ static mx_code read_start(const run *r, mx_status *st) {
 }
 
 static bool has_router_losses(const mx_vectors_case *c) {
-    const double *balance = mx_vectors_word(c->method, c->config, "router_aux_loss_coef");
-    const double *z = mx_vectors_word(c->method, c->config, "router_z_loss_coef");
+    double balance = 0, z = 0;
 
-    return (balance && *balance != 0) || (z && *z != 0);
+    if (c->method->coefficients) {
+        c->method->coefficients(c->config, &balance, &z);
+    }
+    return balance != 0 || z != 0;
 }
 
 static void make_room(const run *r) {

@@ -19,6 +19,28 @@ const mx_option_table *mx_method_options(const char *name) {
     return m ? m->options : NULL;
 }
 
+void *mx_method_word(const mx_method *m, void *config, const char *name) {
+    for (const mx_option *o = m->options->option; o->name; o++) {
+        if (strcmp(o->name, name) == 0) {
+            return (char *)config + o->offset;
+        }
+    }
+    return NULL;
+}
+
+double mx_method_total(const mx_method *m, const void *config, const mx_numbers *n, double *ret_aux) {
+    double balance = 0, z = 0, aux;
+
+    if (m->coefficients) {
+        m->coefficients(config, &balance, &z);
+    }
+    aux = balance * n->balance + z * n->z;
+    if (ret_aux) {
+        *ret_aux = aux;
+    }
+    return n->loss + aux;
+}
+
 void *mx_method_defaults(const mx_method *m, mx_arena *arena) {
     void *config = mx_arena_take(arena, m->options->size ? m->options->size : 1);
     mx_problems problems;

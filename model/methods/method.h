@@ -58,6 +58,8 @@ struct mx_method {
     /* Routed methods fill routing, sizes, coefficients, w, dw; form, the experts' a, b, c and gradients. */
     void (*ffn)(const mx_adapter *a, int64_t layer, mx_router *router, mx_experts *experts);
     double (*jitter)(const void *config); /* may be NULL */
+    /* Weights of the router losses in the total; may be NULL (none). */
+    void (*coefficients)(const void *config, double *ret_balance, double *ret_z);
 
     /* Gradients that follow from MX_KIND_SUMMED, once a step after its last backward pass. May be NULL. */
     void (*finish_backward)(mx_adapter *a, const mx_frozen *base);
@@ -82,6 +84,10 @@ const mx_option_table *mx_method_options(const char *name);
 const char *const *mx_method_names(void);
 /* A config of the method's defaults, resolved, in `arena`. */
 void *mx_method_defaults(const mx_method *m, mx_arena *arena);
+/* The field of a word, whatever the config's struct; NULL when the method has no such word. */
+void *mx_method_word(const mx_method *m, void *config, const char *name);
+/* What is differentiated: the objective and the weighted router losses; ret_aux (may be NULL) is the latter alone. */
+double mx_method_total(const mx_method *m, const void *config, const mx_numbers *n, double *ret_aux);
 
 static inline void mx_method_resolve(const mx_method *m, void *config) {
     if (m->resolve) {

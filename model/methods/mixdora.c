@@ -72,6 +72,7 @@ const mx_method mx_method_mixdora = {
     .refresh = refresh,
     .dropout = mx_routed_dropout,
     .jitter = mx_routed_jitter,
+    .coefficients = mx_routed_coefficients,
     .linear = linear,
     .ffn = mx_routed_ffn,
     .finish_backward = finish_backward,

@@ -48,6 +48,7 @@ const mx_method mx_method_mixlora = {
     .init = mx_routed_init,
     .dropout = mx_routed_dropout,
     .jitter = mx_routed_jitter,
+    .coefficients = mx_routed_coefficients,
     .linear = mx_routed_linear,
     .ffn = mx_routed_ffn,
     .export_words = export_words,

@@ -8,7 +8,8 @@ void mx_magnitude_declare(mx_layout *l, const mx_low_rank_words *w, int64_t laye
     int64_t out, in;
     mx_declaration d = { .kind = MX_KIND_TRAINED, .scope = MX_SCOPE_SITE, .layer = layer, .site = site,
                          .role = MX_ROLE_MAGNITUDE, .parts = experts ? experts : 1, .experts = experts > 0, .rank = 1,
-                         .lr_ratio = w->loraplus_lr_ratio, .decays = true, .part = "lora_magnitude_vector" };
+                         .lr_ratio = w->loraplus_lr_ratio, .decays = true, .derives = true,
+                         .part = "lora_magnitude_vector" };
 
     mx_site_size(l->shape, site, &out, &in);
     d.dim[0] = out;

@@ -81,6 +81,13 @@ double mx_routed_jitter(const void *config) {
     return ((const mx_routed_words *)config)->jitter;
 }
 
+void mx_routed_coefficients(const void *config, double *ret_balance, double *ret_z) {
+    const mx_routed_words *w = config;
+
+    *ret_balance = w->balance_coef;
+    *ret_z = w->routing == MX_ROUTE_SWITCH ? w->z_coef : 0;
+}
+
 void mx_routed_linear(const mx_adapter *a, int64_t layer, mx_site site, mx_linear *ret) {
     assert(!in_ffn(site));
     mx_low_rank_linear(a, &((const mx_routed_words *)a->layout->config)->lora, layer, site, ret);
@@ -105,8 +112,7 @@ void mx_routed_ffn(const mx_adapter *a, int64_t layer, mx_router *router, mx_exp
     router->top_p = w->top_p;
     router->temperature = w->temperature;
     router->capacity = w->capacity;
-    router->balance_coef = w->balance_coef;
-    router->z_coef = w->routing == MX_ROUTE_SWITCH ? w->z_coef : 0;
+    mx_routed_coefficients(w, &router->balance_coef, &router->z_coef);
     router->w = mx_adapter_value(a, MX_SCOPE_FFN, layer, MX_SITES, MX_ROLE_ROUTER);
     router->dw = mx_adapter_gradient(a, MX_SCOPE_FFN, layer, MX_SITES, MX_ROLE_ROUTER);
     experts->form = (mx_experts_form)w->form;

@@ -46,6 +46,7 @@ bool mx_routed_starts_at_base(const void *config);
 void mx_routed_init(const mx_layout *l, const mx_declaration *d, int64_t part, float *to, mx_rng *rng);
 double mx_routed_dropout(const void *config, mx_input input);
 double mx_routed_jitter(const void *config);
+void mx_routed_coefficients(const void *config, double *ret_balance, double *ret_z);
 /* Low-rank terms of attention (dora: mx_magnitude_linear comes after), and the whole block. */
 void mx_routed_linear(const mx_adapter *a, int64_t layer, mx_site site, mx_linear *ret);
 void mx_routed_ffn(const mx_adapter *a, int64_t layer, mx_router *router, mx_experts *experts);
