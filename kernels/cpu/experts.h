@@ -97,6 +97,16 @@ static inline int64_t mx_row_in(const mx_experts_work *w, int64_t n) {
 static inline int64_t mx_row_out(const mx_experts_work *w, int64_t n) {
     return w->slots_out ? n : w->token[n];
 }
+static inline float mx_act_value(const mx_experts_work *w, const void *row, int64_t j) {
+    return w->act == MX_BF16 ? mx_bf16_widen(((const uint16_t *)row)[j]) : ((const float *)row)[j];
+}
+static inline void mx_act_set(const mx_experts_work *w, void *row, int64_t j, float v) {
+    if (w->act == MX_BF16) {
+        ((uint16_t *)row)[j] = mx_bf16_round(v);
+    } else {
+        ((float *)row)[j] = v;
+    }
+}
 static inline void *mx_act_at(const mx_experts_work *w, const void *base, int64_t index) {
     return (char *)base + (size_t)index * w->act_bytes;
 }
@@ -108,6 +118,7 @@ static inline int64_t mx_block_position(const mx_experts_work *w, int64_t block,
 /* One block of one expert in one strip of 64 columns, as the element loops see it. Rows of `width` values. */
 typedef struct mx_expert_rows {
     int64_t count, width;
+    const struct mx_expert_rows *next;      /* the block that follows, to be fetched meanwhile; or NULL */
     const void *gate[MX_TILE_ROWS], *up[MX_TILE_ROWS];     /* act: G, U */
     const float *p1, *p3;                  /* (32, 64) s B1 u1, s B3 u3 */
     const float *c1, *c3, *bias1, *bias3;  /* or NULL */

@@ -68,12 +68,29 @@ INLINE __mmask16 lanes(int64_t left) {
     return left >= LANES ? (__mmask16)0xffff : (__mmask16)((1u << left) - 1);
 }
 
+/* Rows of a strip lie a row of I apart: no prefetcher of the processor follows them. */
+INLINE void fetch_next(const mx_expert_rows *e, int64_t i, bool back) {
+    const mx_expert_rows *n = e->next;
+
+    if (n && i < n->count) {
+        _mm_prefetch((const char *)n->gate[i], _MM_HINT_T1);
+        _mm_prefetch((const char *)n->gate[i] + 64, _MM_HINT_T1);
+        _mm_prefetch((const char *)n->up[i], _MM_HINT_T1);
+        _mm_prefetch((const char *)n->up[i] + 64, _MM_HINT_T1);
+        if (back) {
+            _mm_prefetch((const char *)n->g[i], _MM_HINT_T1);
+            _mm_prefetch((const char *)n->g[i] + 64, _MM_HINT_T1);
+        }
+    }
+}
+
 INLINE void forward(const mx_expert_rows *e, int64_t width, bool adorned, bool dropped) {
     for (int64_t i = 0; i < e->count; i++) {
         const float *p1 = e->p1 + i * MX_TILE_COLUMNS, *p3 = e->p3 + i * MX_TILE_COLUMNS;
         uint16_t *h_row = (uint16_t *)e->h + i * MX_TILE_COLUMNS;
         __m512 weight = _mm512_set1_ps(e->weight[i]);
 
+        fetch_next(e, i, false);
         for (int64_t j = 0; j < width; j += LANES) {
             __mmask16 on = lanes(width - j);
             __m512 a = _mm512_add_ps(widened(e->gate[i], j, on), _mm512_loadu_ps(p1 + j));
@@ -98,6 +115,7 @@ INLINE void backward(const mx_expert_rows *e, int64_t width, bool adorned, bool 
         uint16_t *h_row = (uint16_t *)e->h + row, *da_row = (uint16_t *)e->da + row, *db_row = (uint16_t *)e->db + row;
         __m512 weight = _mm512_set1_ps(e->weight[i]), dot = _mm512_setzero_ps();
 
+        fetch_next(e, i, true);
         for (int64_t j = 0; j < width; j += LANES) {
             __mmask16 on = lanes(width - j);
             __m512 a0 = _mm512_add_ps(widened(e->gate[i], j, on), _mm512_loadu_ps(e->p1 + row + j)), a = a0;
@@ -165,6 +183,20 @@ AVX512 void mx_expert_rows_backward_avx512(const mx_expert_rows *e) {
     }
 }
 
+AVX512 void mx_expert_strip_store_avx512(uint16_t *to, int64_t ld, const float *from, int64_t rows, int64_t width) {
+    enum { AHEAD = 8 };
+
+    for (int64_t t = 0; t < rows; t++) {
+        if (t + AHEAD < rows) {
+            __builtin_prefetch(to + (t + AHEAD) * ld, 1);
+            __builtin_prefetch(to + (t + AHEAD) * ld + 32, 1);
+        }
+        for (int64_t j = 0; j < width; j += LANES) {
+            store(to + t * ld, j, _mm512_loadu_ps(from + t * MX_TILE_COLUMNS + j), lanes(width - j));
+        }
+    }
+}
+
 #else
 
 void mx_expert_rows_forward_avx512(const mx_expert_rows *e) {
@@ -173,6 +205,10 @@ void mx_expert_rows_forward_avx512(const mx_expert_rows *e) {
 }
 void mx_expert_rows_backward_avx512(const mx_expert_rows *e) {
     mx_expert_rows_forward_avx512(e);
+}
+void mx_expert_strip_store_avx512(uint16_t *to, int64_t ld, const float *from, int64_t rows, int64_t width) {
+    (void)to, (void)ld, (void)from, (void)rows, (void)width;
+    assert(!"no such instruction");
 }
 
 #endif

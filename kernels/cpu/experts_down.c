@@ -5,10 +5,6 @@
  * demands (PERFORMANCE 1.1), and the gates are applied to the results. */
 #include "kernels/cpu/experts.h"
 
-static float act_value(const mx_experts_work *w, const void *row, int64_t j) {
-    return w->act == MX_BF16 ? mx_bf16_widen(((const uint16_t *)row)[j]) : ((const float *)row)[j];
-}
-
 static const mx_experts_term *down_term(const mx_experts_work *w) {
     return &w->term[MX_EXPERTS_DOWN];
 }
@@ -27,7 +23,7 @@ static void copy_factor(mx_experts_work *w) {
         const float *from = t->linear->b + i / t->rank * c * t->rank + i % t->rank;
 
         for (int64_t j = 0; j < c; j++) {
-            mx_values_convert(mx_act_at(w, w->b2, i * c + j), w->act, from + j * t->rank, MX_F32, 1);
+            mx_act_set(w, w->b2, i * c + j, from[j * t->rank]);
         }
     }
 }
@@ -47,9 +43,7 @@ static void spread_z(mx_experts_work *w, bool gated) {
             int64_t at = w->slots_out ? n * t->rank : w->token[n] * columns + w->block[b].expert * t->rank;
 
             for (int64_t r = 0; r < t->rank; r++) {
-                float z = scale * w->saved.z[n * t->rank + r];
-
-                mx_values_convert(mx_act_at(w, w->z_all, at + r), w->act, &z, MX_F32, 1);
+                mx_act_set(w, w->z_all, at + r, scale * w->saved.z[n * t->rank + r]);
             }
         }
     }
@@ -143,7 +137,7 @@ static void combine_row(const mx_experts_work *w, int64_t t, float *to) {
         const void *row = mx_act_at(w, x->x.data, (w->first + t) * c);
 
         for (int64_t j = 0; j < c; j++) {
-            to[j] += x->passed[w->first + t] * act_value(w, row, j);
+            to[j] += x->passed[w->first + t] * mx_act_value(w, row, j);
         }
     }
 }
@@ -181,9 +175,7 @@ static void gather_dout(mx_experts_work *w) {
             const float *scale = x->down_proj.c + chosen_of(w, w->token[n], w->place[n]) * c;
 
             for (int64_t j = 0; j < c; j++) {
-                float v = scale[j] * act_value(w, dy, j);
-
-                mx_values_convert(mx_act_at(w, to, j), w->act, &v, MX_F32, 1);
+                mx_act_set(w, to, j, scale[j] * mx_act_value(w, dy, j));
             }
         } else {
             memcpy(to, dy, w->act_bytes * (size_t)c);
@@ -206,7 +198,7 @@ static void scale_gradient(mx_experts_work *w) {
             const void *out = mx_act_at(w, w->saved.out, n * c);
 
             for (int64_t j = 0; j < c; j++) {
-                x->down_proj.dc[e * c + j] += w->gate[n] * act_value(w, dy, j) * act_value(w, out, j);
+                x->down_proj.dc[e * c + j] += w->gate[n] * mx_act_value(w, dy, j) * mx_act_value(w, out, j);
             }
         }
     }
@@ -271,9 +263,7 @@ static void gather_v(mx_experts_work *w) {
             const float *v = v_of(w, n, w->block[b].expert);
 
             for (int64_t r = 0; r < t->rank; r++) {
-                float scaled = w->gate[n] * t->linear->scale * v[r];
-
-                mx_values_convert(mx_act_at(w, w->z_all, n * t->rank + r), w->act, &scaled, MX_F32, 1);
+                mx_act_set(w, w->z_all, n * t->rank + r, w->gate[n] * t->linear->scale * v[r]);
             }
         }
     }
@@ -326,7 +316,7 @@ static double dot_dy(const mx_experts_work *w, int64_t t, const float *f32, cons
     double sum = 0;
 
     for (int64_t j = 0; j < w->x->hidden; j++) {
-        sum += (double)act_value(w, dy, j) * (f32 ? f32[j] : act_value(w, act, j));
+        sum += (double)mx_act_value(w, dy, j) * (f32 ? f32[j] : mx_act_value(w, act, j));
     }
     return sum;
 }

@@ -161,7 +161,7 @@ static void finish_row(const mx_experts_work *w, int64_t t, bool low) {
         float passed = x->passed[w->first + t];
 
         for (int64_t j = 0; j < c; j++) {
-            dx[j] += passed * (w->act == MX_BF16 ? mx_bf16_widen(((const uint16_t *)dy)[j]) : ((const float *)dy)[j]);
+            dx[j] += passed * mx_act_value(w, dy, j);
         }
     }
     mx_values_convert(to, w->act, dx, MX_F32, c);

@@ -375,17 +375,28 @@ static void set_rows(const mx_experts_work *w, const lane *l, int64_t block, mx_
     }
 }
 
-/* (rows, 64) f32 -> columns of act (rows, I) */
-static void leave_strip(const mx_experts_work *w, const lane *l, void *to, const float *sum, int64_t rows) {
-    for (int64_t t = 0; t < rows; t++) {
-        mx_values_convert(mx_act_at(w, to, t * w->x->inner + l->column), w->act, sum + t * COLUMNS, MX_F32, l->width);
+/* This block's rows, with the next one's at hand to be fetched early; the two take turns in `both`. */
+static const mx_expert_rows *prepare_rows(const mx_experts_work *w, const lane *l, int64_t block, mx_expert_rows both[2],
+                                          bool backward) {
+    mx_expert_rows *here = &both[block % 2], *next = &both[(block + 1) % 2];
+
+    if (block == 0) {
+        set_rows(w, l, block, here, backward);
     }
+    here->next = NULL;
+    if (block + 1 < w->blocks) {
+        set_rows(w, l, block + 1, next, backward);
+        here->next = next;
+    }
+    return here;
+}
+
+static bool has_avx512(const mx_experts_work *w) {
+    return w->kind == MX_TILE_BF16_AVX512 || w->kind == MX_TILE_BF16_AMX;
 }
 
 static void run_rows(const mx_experts_work *w, const mx_expert_rows *e, bool backward) {
-    bool fast = w->kind == MX_TILE_BF16_AVX512 || w->kind == MX_TILE_BF16_AMX;
-
-    if (fast) {
+    if (has_avx512(w)) {
         (backward ? mx_expert_rows_backward_avx512 : mx_expert_rows_forward_avx512)(e);
     } else if (w->act == MX_BF16) {
         (backward ? backward_bf16 : forward_bf16)(e);
@@ -394,15 +405,25 @@ static void run_rows(const mx_experts_work *w, const mx_expert_rows *e, bool bac
     }
 }
 
+/* (rows, 64) f32 -> columns of act (rows, I) */
+static void leave_strip(const mx_experts_work *w, const lane *l, void *to, const float *sum, int64_t rows) {
+    if (has_avx512(w)) {
+        mx_expert_strip_store_avx512((uint16_t *)to + l->column, w->x->inner, sum, rows, l->width);
+        return;
+    }
+    for (int64_t t = 0; t < rows; t++) {
+        mx_values_convert(mx_act_at(w, to, t * w->x->inner + l->column), w->act, sum + t * COLUMNS, MX_F32, l->width);
+    }
+}
+
 static void forward_strip(const mx_experts_work *w, lane *l) {
-    mx_expert_rows e = { 0 };
+    mx_expert_rows both[2] = { 0 };
 
     memset(l->sum, 0, sizeof *l->sum * (size_t)(w->rows_out * COLUMNS));
     for (int64_t block = 0; block < w->blocks; block++) {
         widen(w, l, &w->term[MX_EXPERTS_GATE], block, l->p1);
         widen(w, l, &w->term[MX_EXPERTS_UP], block, l->p3);
-        set_rows(w, l, block, &e, false);
-        run_rows(w, &e, false);
+        run_rows(w, prepare_rows(w, l, block, both, false), false);
         narrow(w, l, &w->term[MX_EXPERTS_DOWN], block, l->h);
     }
     leave_strip(w, l, w->hidden, l->sum, w->rows_out);
@@ -441,10 +462,13 @@ static void leave_expert(const mx_experts_work *w, const lane *l, int64_t e) {
 static void backward_strip(const mx_experts_work *w, lane *l) {
     const mx_experts *x = w->x;
     float dot[ROWS];
-    mx_expert_rows e = { .d = l->d, .da = l->da, .db = l->db, .dot = dot };
+    mx_expert_rows both[2] = { 0 };
 
-    e.dc1 = x->gate_proj.c && x->gate_proj.dc ? l->dc1 : NULL;
-    e.dc3 = x->up_proj.c && x->up_proj.dc ? l->dc3 : NULL;
+    for (int i = 0; i < 2; i++) {
+        both[i] = (mx_expert_rows){ .d = l->d, .da = l->da, .db = l->db, .dot = dot };
+        both[i].dc1 = x->gate_proj.c && x->gate_proj.dc ? l->dc1 : NULL;
+        both[i].dc3 = x->up_proj.c && x->up_proj.dc ? l->dc3 : NULL;
+    }
     memset(l->dgate_sum, 0, sizeof *l->dgate_sum * (size_t)(w->rows_in * COLUMNS));
     memset(l->dup_sum, 0, sizeof *l->dup_sum * (size_t)(w->rows_in * COLUMNS));
     for (int64_t block = 0; block < w->blocks; block++) {
@@ -459,8 +483,7 @@ static void backward_strip(const mx_experts_work *w, lane *l) {
         widen(w, l, &w->term[MX_EXPERTS_GATE], block, l->p1);
         widen(w, l, &w->term[MX_EXPERTS_UP], block, l->p3);
         widen(w, l, &w->term[MX_EXPERTS_DOWN], block, l->d);
-        set_rows(w, l, block, &e, true);
-        run_rows(w, &e, true);
+        run_rows(w, prepare_rows(w, l, block, both, true), true);
         narrow(w, l, &w->term[MX_EXPERTS_GATE], block, l->da);
         narrow(w, l, &w->term[MX_EXPERTS_UP], block, l->db);
         gather_factor(w, l, MX_EXPERTS_GATE, block, l->da, !begins);
