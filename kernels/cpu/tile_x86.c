@@ -100,7 +100,7 @@ AMX void mx_tile_amx_end(void) {
     _tile_release();
 }
 
-/* One 16 x 16 tile of C; two at a time below, so that one A serves two. */
+/* One 16 x 16 tile of C. */
 AMX static void one_tile(float *c, int64_t ldc, const uint16_t *a, int64_t lda, const uint32_t *b, int64_t n, int64_t k,
                          bool add) {
     if (add) {
@@ -116,7 +116,61 @@ AMX static void one_tile(float *c, int64_t ldc, const uint16_t *a, int64_t lda, 
     _tile_stored(0, c, ldc * 4);
 }
 
-/* 32 x 32: four sums, so the instruction's latency (52 cycles, 16 apart) is hidden. */
+/* 32 x 16: two sums under way at a time (the instruction takes 52 cycles, and may begin every 16). */
+AMX static void two_below(float *c, int64_t ldc, const uint16_t *a, int64_t lda, const uint32_t *b, int64_t n, int64_t k,
+                          bool add) {
+    if (add) {
+        _tile_loadd(0, c, ldc * 4);
+        _tile_loadd(1, c + 16 * ldc, ldc * 4);
+    } else {
+        _tile_zero(0);
+        _tile_zero(1);
+    }
+    for (int64_t p = 0; p < k; p += 32) {
+        _tile_loadd(6, b + p / 2 * n, n * 4);
+        _tile_loadd(4, a + p, lda * 2);
+        _tile_loadd(5, a + 16 * lda + p, lda * 2);
+        _tile_dpbf16ps(0, 4, 6);
+        _tile_dpbf16ps(1, 5, 6);
+    }
+    _tile_stored(0, c, ldc * 4);
+    _tile_stored(1, c + 16 * ldc, ldc * 4);
+}
+
+/* 16 x 64: four sums, one A. */
+AMX static void four_beside(float *c, int64_t ldc, const uint16_t *a, int64_t lda, const uint32_t *b, int64_t n,
+                            int64_t k, bool add) {
+    if (add) {
+        _tile_loadd(0, c, ldc * 4);
+        _tile_loadd(1, c + 16, ldc * 4);
+        _tile_loadd(2, c + 32, ldc * 4);
+        _tile_loadd(3, c + 48, ldc * 4);
+    } else {
+        _tile_zero(0);
+        _tile_zero(1);
+        _tile_zero(2);
+        _tile_zero(3);
+    }
+    for (int64_t p = 0; p < k; p += 32) {
+        const uint32_t *row = b + p / 2 * n;
+
+        _tile_loadd(4, a + p, lda * 2);
+        _tile_loadd(5, row, n * 4);
+        _tile_loadd(6, row + 16, n * 4);
+        _tile_loadd(7, row + 32, n * 4);
+        _tile_dpbf16ps(0, 4, 5);
+        _tile_loadd(5, row + 48, n * 4);
+        _tile_dpbf16ps(1, 4, 6);
+        _tile_dpbf16ps(2, 4, 7);
+        _tile_dpbf16ps(3, 4, 5);
+    }
+    _tile_stored(0, c, ldc * 4);
+    _tile_stored(1, c + 16, ldc * 4);
+    _tile_stored(2, c + 32, ldc * 4);
+    _tile_stored(3, c + 48, ldc * 4);
+}
+
+/* 32 x 32: four sums, each factor's tiles used twice. */
 AMX static void four_tiles(float *c, int64_t ldc, const uint16_t *a, int64_t lda, const uint32_t *b, int64_t n,
                            int64_t k, bool add) {
     float *low = c + 16 * ldc;
@@ -148,23 +202,25 @@ AMX static void four_tiles(float *c, int64_t ldc, const uint16_t *a, int64_t lda
     _tile_stored(3, low + 16, ldc * 4);
 }
 
+/* Rows in pairs of tiles; of an odd last one, columns by fours. */
 AMX void mx_tile_product_amx(float *c, int64_t ldc, const uint16_t *a, int64_t lda, const uint32_t *b, int64_t m,
                              int64_t n, int64_t k, bool add) {
-    for (int64_t i = 0; i < m; i += 32) {
-        for (int64_t j = 0; j < n; j += 32) {
-            float *to = c + i * ldc + j;
-            const uint16_t *rows = a + i * lda;
+    int64_t i = 0, j;
 
-            if (m - i > 16 && n - j > 16) {
-                four_tiles(to, ldc, rows, lda, b + j, n, k, add);
-                continue;
-            }
-            one_tile(to, ldc, rows, lda, b + j, n, k, add);
-            if (m - i > 16) {
-                one_tile(to + 16 * ldc, ldc, rows + 16 * lda, lda, b + j, n, k, add);
-            } else if (n - j > 16) {
-                one_tile(to + 16, ldc, rows, lda, b + j + 16, n, k, add);
-            }
+    for (; m - i >= 32; i += 32) {
+        for (j = 0; n - j >= 32; j += 32) {
+            four_tiles(c + i * ldc + j, ldc, a + i * lda, lda, b + j, n, k, add);
+        }
+        if (j < n) {
+            two_below(c + i * ldc + j, ldc, a + i * lda, lda, b + j, n, k, add);
+        }
+    }
+    if (i < m) {
+        for (j = 0; n - j >= 64; j += 64) {
+            four_beside(c + i * ldc + j, ldc, a + i * lda, lda, b + j, n, k, add);
+        }
+        for (; j < n; j += 16) {
+            one_tile(c + i * ldc + j, ldc, a + i * lda, lda, b + j, n, k, add);
         }
     }
 }
