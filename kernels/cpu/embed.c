@@ -45,24 +45,33 @@ MX_CLONES static void add_scaled(float *sum, const void *g, mx_dtype dtype, int6
 }
 
 MX_CLONES static bool named_before(const int32_t *row, int64_t i) {
-    bool found = false;
+    int32_t wanted = row[i], found = 0;
 
     for (int64_t m = 0; m < i; m++) {
-        found |= row[m] == row[i];
+        found |= row[m] == wanted;
     }
-    return found;
+    return found != 0;
+}
+
+MX_CLONES static bool named_after(const int32_t *row, int64_t i, int64_t n) {
+    int32_t wanted = row[i], found = 0;
+
+    for (int64_t m = i + 1; m < n; m++) {
+        found |= row[m] == wanted;
+    }
+    return found != 0;
 }
 
 /* All that goes to row[first], summed in f32 in the order of n and rounded once. */
 static void put_row(mx_tensor *dx, const mx_tensor *g, const float *scale, const int32_t *row, int64_t first, int64_t n) {
-    int64_t columns = dx->dim[1];
+    int64_t columns = dx->dim[1], end = named_after(row, first, n) ? n : first + 1;
 
     for (int64_t j = 0; j < columns; j += PIECE) {
         int64_t count = columns - j < PIECE ? columns - j : PIECE;
         char *to = (char *)mx_row_of(dx, row[first]) + (size_t)j * mx_dtype_bytes(dx->dtype);
         float sum[PIECE] = { 0 };
 
-        for (int64_t i = first; i < n; i++) {
+        for (int64_t i = first; i < end; i++) {
             if (row[i] == row[first]) {
                 add_scaled(sum, mx_row_of(g, i), g->dtype, j, count, scale[i]);
             }

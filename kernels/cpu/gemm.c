@@ -292,18 +292,59 @@ static void run_rest_of_m(mx_cpu *cpu, int64_t m, int64_t n, int64_t k, mx_facto
     }
 }
 
-/* The last rows that are summed over: k < GRAIN; both factors lie with k along their lines' number. */
-static void run_rest_of_k(mx_cpu *cpu, int64_t m, int64_t n, int64_t k, mx_factor a, mx_factor b, mx_product c, bool add) {
-    mx_gemm_engine *g = cpu->gemm;
-    int64_t padded = padded_rows(k);
-    void *a_copy = pad(cpu, &g->rest_a, a.data, a.dtype, a.ld, k, m, padded);
-    void *b_copy = pad(cpu, &g->rest_b, b.data, b.dtype, b.ld, k, n, padded);
+/* to (m, width) = from (k, m) transposed, columns k .. width - 1 zero; lines of `from` are ld apart. */
+MX_CLONES static void transpose_lines(char *to, const char *from, int64_t ld, int64_t k, int64_t width, int64_t begin,
+                                      int64_t end, size_t size) {
+    enum { SIDE = 32 };
 
-    if (!a_copy || !b_copy) {
+    for (int64_t p = 0; p < width; p += SIDE) {
+        for (int64_t i = begin; i < end; i++) {
+            for (int64_t q = p; q < width && q < p + SIDE; q++) {
+                if (size == sizeof(uint16_t)) {
+                    ((uint16_t *)to)[i * width + q] = q < k ? ((const uint16_t *)from)[q * ld + i] : 0;
+                } else {
+                    ((uint32_t *)to)[i * width + q] = q < k ? ((const uint32_t *)from)[q * ld + i] : 0;
+                }
+            }
+        }
+    }
+}
+
+static void *transpose(mx_cpu *cpu, region *to, mx_factor a, int64_t m, int64_t k, int64_t width) {
+    size_t size = mx_dtype_bytes(a.dtype);
+    char *copy = grow(cpu, to, (size_t)(m * width) * size);
+
+#pragma omp parallel for schedule(static)
+    for (int64_t i = 0; i < m; i += 16) {
+        if (copy) {
+            transpose_lines(copy, a.data, a.ld, k, width, i, m - i < 16 ? m : i + 16, size);
+        }
+    }
+    return copy;
+}
+
+/* C (+)= A B with A stored (k, m) and B (k, n). oneDNN takes A as rows up to three times faster, so it is turned. */
+static void run_turned(mx_cpu *cpu, int64_t m, int64_t n, int64_t k, int64_t padded, mx_factor a, mx_factor b,
+                       mx_product c, bool add) {
+    void *turned = transpose(cpu, &cpu->gemm->rest_a, a, m, k, padded);
+
+    if (!turned) {
         lose(cpu, MX_E_MEMORY, "no memory", m, n, k);
         return;
     }
-    run(cpu, m, n, padded, mx_factor_transposed(a_copy, a.dtype, m), mx_factor_of(b_copy, b.dtype, n), c, add);
+    run(cpu, m, n, padded, mx_factor_of(turned, a.dtype, padded), b, c, add);
+}
+
+/* The last rows that are summed over: k < GRAIN; both factors lie with k along their lines' number. */
+static void run_rest_of_k(mx_cpu *cpu, int64_t m, int64_t n, int64_t k, mx_factor a, mx_factor b, mx_product c, bool add) {
+    int64_t padded = padded_rows(k);
+    void *b_copy = pad(cpu, &cpu->gemm->rest_b, b.data, b.dtype, b.ld, k, n, padded);
+
+    if (!b_copy) {
+        lose(cpu, MX_E_MEMORY, "no memory", m, n, k);
+        return;
+    }
+    run_turned(cpu, m, n, k, padded, a, mx_factor_of(b_copy, b.dtype, n), c, add);
 }
 
 static void run_by_m(mx_cpu *cpu, int64_t m, int64_t n, int64_t k, mx_factor a, mx_factor b, mx_product c, bool add) {
@@ -323,7 +364,7 @@ static void run_by_k(mx_cpu *cpu, int64_t m, int64_t n, int64_t k, mx_factor a, 
     int64_t whole = k / GRAIN * GRAIN;
 
     if (whole > 0) {
-        run(cpu, m, n, whole, a, b, c, add);
+        run_turned(cpu, m, n, whole, whole, a, b, c, add);
     }
     if (whole < k) {
         a.data = value_at(a.data, a.dtype, whole * a.ld);

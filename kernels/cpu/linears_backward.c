@@ -21,13 +21,21 @@ typedef struct work {
     float *g;       /* (R, out) of one term; (rank of a group, in) of A's gradients */
     void *p;        /* act, for each group a (rows, rank) */
     void *dropped;  /* act (T, in) */
-    void *stacked;  /* act (rank of a group, in) */
+    void *stacked;  /* act (ranks of all groups, in) */
     float *dx;      /* (T, in), bf16 only: before it is rounded */
-    float *dx_low;  /* (T, in), dropout only: p A before the mask */
+    float *dx_low;  /* (block, in), dropout only: p A before the mask */
+    int64_t block;  /* rows of it */
 } work;
 
 static int64_t larger(int64_t a, int64_t b) {
     return a > b ? a : b;
+}
+
+/* Rows of p A at a time: as many as stay in a core's second-level cache until they are masked and added. */
+static int64_t low_block(const mx_linears *l) {
+    int64_t rows = (1 << 20) / (int64_t)sizeof(float) / l->in / 64 * 64;
+
+    return rows < 64 ? 64 : rows;
 }
 
 /* Whether dx may be written by the one product it consists of. */
@@ -65,8 +73,9 @@ static work take(const mx_backend *q, mx_scratch *s, const mx_linears *l) {
         w.g = MX_SCRATCH(s, float, g_most);
         w.p = mx_scratch_take(s, (size_t)(rows * mx_terms_rank(l)) * w.size);
         w.dropped = l->dropout.rate > 0 ? mx_scratch_take(s, (size_t)(rows * l->in) * w.size) : NULL;
-        w.stacked = mx_scratch_take(s, (size_t)(group_rank * l->in) * w.size);
-        w.dx_low = l->dropout.rate > 0 ? MX_SCRATCH(s, float, rows * l->in) : NULL;
+        w.stacked = mx_scratch_take(s, (size_t)(mx_terms_rank(l) * l->in) * w.size);
+        w.block = low_block(l) < rows ? low_block(l) : rows;
+        w.dx_low = l->dropout.rate > 0 ? MX_SCRATCH(s, float, w.block * l->in) : NULL;
     }
     w.dx = w.act == MX_BF16 && !direct(l) ? MX_SCRATCH(s, float, rows * l->in) : NULL;
     return w;
@@ -301,22 +310,28 @@ static bool wants_da(const mx_linears *l, const mx_term_group *g) {
     return false;
 }
 
-/* dA of the group's terms, and p A into `dx` (T, in). */
-static void group_backward(mx_cpu *cpu, const mx_linears *l, const work *w, const mx_term_group *g, const void *dropped,
-                           float *dx, bool add) {
-    const char *p = group_p(l, w, g);
+/* dA of the group's terms. */
+static void group_da(mx_cpu *cpu, const mx_linears *l, const work *w, const mx_term_group *g, const void *dropped) {
     int64_t live = (l->rows->live < g->end ? l->rows->live : g->end) - g->begin;
 
     if (live > 0 && wants_da(l, g)) {
-        mx_gemm(cpu, g->rank, l->in, live, mx_factor_transposed(p, w->act, g->rank),
+        mx_gemm(cpu, g->rank, l->in, live, mx_factor_transposed(group_p(l, w, g), w->act, g->rank),
                 mx_factor_of((const char *)dropped + (size_t)(g->begin * l->in) * w->size, w->act, l->in),
                 mx_product_of(w->g, MX_F32, l->in), false);
         add_da(l, g, w->g);
     }
-    if (dx) {
-        mx_terms_stack(l, g, w->act, w->stacked);
-        mx_gemm(cpu, g->end - g->begin, l->in, g->rank, mx_factor_of(p, w->act, g->rank),
-                mx_factor_of(w->stacked, w->act, l->in), mx_product_of(dx + g->begin * l->in, MX_F32, l->in), add);
+}
+
+/* p A of the group's rows among [begin, end), into the lines of dx that belong to them (row `begin` is dx's first). */
+static void group_dx(mx_cpu *cpu, const mx_linears *l, const work *w, const mx_term_group *g, const void *stacked,
+                     float *dx, int64_t begin, int64_t end, bool add) {
+    int64_t first = g->begin > begin ? g->begin : begin, last = g->end < end ? g->end : end;
+
+    if (first < last) {
+        const char *p = group_p(l, w, g) + (size_t)((first - g->begin) * g->rank) * w->size;
+
+        mx_gemm(cpu, last - first, l->in, g->rank, mx_factor_of(p, w->act, g->rank), mx_factor_of(stacked, w->act, l->in),
+                mx_product_of(dx + (first - begin) * l->in, MX_F32, l->in), add);
     }
 }
 
@@ -328,13 +343,14 @@ MX_CLONES static void round_sum(uint16_t *to, const float *a, const float *b, in
     }
 }
 
-/* dx = (dx +) sum + mask . low. In f32 the sum already stands in dx. The factor 1 / (1 - rate) is in p. */
-static void finish(const mx_linears *l, const work *w, bool low) {
+/* dx = (dx +) sum + mask . low of rows [begin, end). In f32 the sum already stands in dx. The factor 1 / (1 - rate) is
+ * in p. */
+static void finish(const mx_linears *l, const work *w, int64_t begin, int64_t end, bool low) {
     int64_t row_bytes = mx_dropout_row_bytes(l->in);
 
 #pragma omp parallel for schedule(static)
-    for (int64_t t = 0; t < l->rows->rows; t++) {
-        float *masked = low ? w->dx_low + t * l->in : NULL;
+    for (int64_t t = begin; t < end; t++) {
+        float *masked = low ? w->dx_low + (t - begin) * l->in : NULL;
 
         if (w->act == MX_F32) {
             if (masked) {
@@ -349,18 +365,23 @@ static void finish(const mx_linears *l, const work *w, bool low) {
     }
 }
 
-static void zero_values(float *x, int64_t n) {
-#pragma omp parallel for schedule(static)
-    for (int64_t i = 0; i < n; i += 4096) {
-        memset(x + i, 0, sizeof *x * (size_t)(n - i < 4096 ? n - i : 4096));
+/* The stacked A's of the group whose first term is `index`; all groups' lie one after another. */
+static void *stacked_of(const mx_linears *l, const work *w, int64_t index) {
+    int64_t column, rank = 0;
+    bool first;
+
+    for (int64_t i = 0; i < index; i++) {
+        mx_term_group g = mx_terms_group(l, i, &first, &column);
+
+        rank += first ? g.rank : 0;
     }
+    return (char *)w->stacked + (size_t)(rank * l->in) * w->size;
 }
 
-static void groups_backward(mx_cpu *cpu, const mx_linears *l, const work *w) {
-    const void *dropped = mx_linears_dropped(l, w->bits, w->dropped);
+/* p A of all groups, rows [begin, end), into dx. With `add` 0 the rows are zeroed before, unless one group fills them. */
+static void low_rank_dx(mx_cpu *cpu, const mx_linears *l, const work *w, float *dx, int64_t begin, int64_t end, bool add) {
     int64_t count = mx_terms_count(l), column;
-    float *dx = !l->dx.data ? NULL : w->dx_low ? w->dx_low : w->act == MX_F32 ? l->dx.data : w->dx;
-    bool add = !w->dx_low, first;
+    bool first;
 
     for (int64_t i = 0; i < count; i++) {
         mx_term_group g = mx_terms_group(l, i, &first, &column);
@@ -368,13 +389,47 @@ static void groups_backward(mx_cpu *cpu, const mx_linears *l, const work *w) {
         if (!first) {
             continue;
         }
-        if (dx && !add && (g.begin > 0 || g.end < l->rows->rows)) {
-            zero_values(dx, l->rows->rows * l->in); /* rows this first group does not reach */
+        if (!add && (g.begin > begin || g.end < end)) {
+            memset(dx, 0, sizeof *dx * (size_t)((end - begin) * l->in)); /* rows this first group does not reach */
             add = true;
         }
-        group_backward(cpu, l, w, &g, dropped, dx, add);
+        group_dx(cpu, l, w, &g, stacked_of(l, w, i), dx, begin, end, add);
         add = true;
     }
+}
+
+static void groups_backward(mx_cpu *cpu, const mx_linears *l, const work *w) {
+    const void *dropped = mx_linears_dropped(l, w->bits, w->dropped);
+    int64_t count = mx_terms_count(l), column;
+    bool first;
+
+    for (int64_t i = 0; i < count; i++) {
+        mx_term_group g = mx_terms_group(l, i, &first, &column);
+
+        if (first) {
+            group_da(cpu, l, w, &g, dropped);
+            mx_terms_stack(l, &g, w->act, stacked_of(l, w, i));
+        }
+    }
+}
+
+/* The input's gradient, given the sum over linears of dz W: in dx itself (f32), or in w->dx. */
+static void input_backward(mx_cpu *cpu, const mx_linears *l, const work *w, bool terms) {
+    int64_t rows = l->rows->rows;
+
+    if (terms && w->dx_low) {
+        for (int64_t begin = 0; begin < rows; begin += w->block) {
+            int64_t end = begin + w->block < rows ? begin + w->block : rows;
+
+            low_rank_dx(cpu, l, w, w->dx_low, begin, end, false);
+            finish(l, w, begin, end, true);
+        }
+        return;
+    }
+    if (terms) {
+        low_rank_dx(cpu, l, w, w->act == MX_F32 ? l->dx.data : w->dx, 0, rows, true);
+    }
+    finish(l, w, 0, rows, false);
 }
 
 static void linear_backward(mx_cpu *cpu, const mx_linears *l, const work *w, int64_t j, int64_t first_term) {
@@ -421,7 +476,7 @@ void mx_cpu_linears_backward(mx_backend *q, const mx_linears *l) {
         groups_backward(cpu, l, &w);
     }
     if (l->dx.data && !(w.act == MX_BF16 && direct(l))) {
-        finish(l, &w, terms && w.dx_low);
+        input_backward(cpu, l, &w, terms);
     }
     mx_scratch_reset(&cpu->scratch, mark);
 }

@@ -89,8 +89,19 @@ MX_CLONES static void mask_bf16(uint16_t *y, const uint16_t *x, const uint8_t *b
     }
 }
 
+MX_CLONES static void draw_halves(uint16_t ret[256], const mx_noise_row *name, int64_t begin) {
+    for (int64_t first = 0; first < 256; first += LANES * BLOCK) {
+        uint32_t word[4][LANES];
+
+        draw(word, name, (uint32_t)((begin + first) / BLOCK));
+        for (int64_t j = 0; j < LANES * BLOCK; j++) {
+            ret[first + j] = (uint16_t)(word[j % BLOCK / 2][j / BLOCK] >> (j % 2 * 16));
+        }
+    }
+}
+
 static const mx_noise_loops *loops(void) {
-    static const mx_noise_loops compiled = { .draw = draw_bits, .mask_bf16 = mask_bf16, .mask_f32 = mask_f32 };
+    static const mx_noise_loops compiled = { .draw = draw_bits, .halves = draw_halves, .mask_bf16 = mask_bf16, .mask_f32 = mask_f32 };
     const mx_noise_loops *fast = mx_noise_loops_avx512();
 
     return fast ? fast : &compiled;
@@ -148,43 +159,45 @@ void mx_dropout_row(const uint8_t *bits, float rate, void *y, mx_dtype y_type, c
 
 /* ------------------------------------------------------------------ jitter */
 
-/* u[j] = 1 + rate ((2h + 1) / 65536 - 1), h the column's 16 bits: the middles of 65,536 equal parts of (1 - rate, 1 + rate). */
-MX_CLONES static void draw_factors(float *u, const mx_noise_row *name, int64_t begin, int64_t count, float rate) {
-    uint32_t word[4][LANES];
+/* y (+)= x u with u[j] = 1 + rate ((2h + 1) / 65536 - 1), h the column's 16 bits: the middles of 65,536 equal parts of
+ * (1 - rate, 1 + rate). */
+MX_INLINE void multiply(void *y, const void *x, const uint16_t *half, int64_t n, float rate, bool add, mx_dtype dtype) {
+    for (int64_t j = 0; j < n; j++) {
+        float u = 1.0f + rate * ((float)(2 * (int32_t)half[j] + 1) / 65536.0f - 1.0f);
 
-    draw(word, name, (uint32_t)(begin / BLOCK));
-    for (int64_t j = 0; j < count; j++) {
-        uint32_t h = word[j % BLOCK / 2][j / BLOCK] >> (j % 2 * 16) & 0xffffu;
-
-        u[j] = 1.0f + rate * ((float)(2 * h + 1) / 65536.0f - 1.0f);
+        mx_put(y, dtype, j, (add ? mx_get(y, dtype, j) : 0.0f) + mx_get(x, dtype, j) * u);
     }
 }
-
-MX_CLONES static void multiply(float *y, const float *x, const float *u, int64_t n, bool add) {
-    for (int64_t i = 0; i < n; i++) {
-        y[i] = (add ? y[i] : 0.0f) + x[i] * u[i];
-    }
+MX_CLONES static void multiply_f32(void *y, const void *x, const uint16_t *half, int64_t n, float rate, bool add) {
+    multiply(y, x, half, n, rate, add, MX_F32);
+}
+MX_CLONES static void multiply_bf16(void *y, const void *x, const uint16_t *half, int64_t n, float rate, bool add) {
+    multiply(y, x, half, n, rate, add, MX_BF16);
 }
 
 static void jitter(mx_tensor y, mx_tensor x, const mx_rows *rows, const mx_noise *noise, bool add) {
-    enum { PIECE = LANES * BLOCK };
+    enum { PIECE = 256 };
+    const mx_noise_loops *loop = loops();
     int64_t columns = x.dim[1];
 
+    assert(y.dtype == x.dtype);
 #pragma omp parallel for schedule(static)
     for (int64_t t = 0; t < rows->rows; t++) {
         mx_noise_row name = name_of(noise, 0, rows, t);
 
         for (int64_t j = 0; j < columns; j += PIECE) {
             int64_t count = columns - j < PIECE ? columns - j : PIECE;
-            size_t at = (size_t)(t * columns + j);
-            char *to = (char *)y.data + at * mx_dtype_bytes(y.dtype);
-            float u[PIECE], wide[PIECE], sum[PIECE];
+            size_t at = (size_t)j * mx_dtype_bytes(x.dtype);
+            char *to = (char *)mx_row_of(&y, t) + at;
+            const char *from = (const char *)mx_row_of(&x, t) + at;
+            uint16_t half[PIECE];
 
-            draw_factors(u, &name, j, count, noise->rate);
-            mx_values_convert(wide, MX_F32, (const char *)x.data + at * mx_dtype_bytes(x.dtype), x.dtype, count);
-            mx_values_convert(sum, MX_F32, to, y.dtype, count);
-            multiply(sum, wide, u, count, add);
-            mx_values_convert(to, y.dtype, sum, MX_F32, count);
+            loop->halves(half, &name, j);
+            if (x.dtype == MX_BF16) {
+                multiply_bf16(to, from, half, count, noise->rate, add);
+            } else {
+                multiply_f32(to, from, half, count, noise->rate, add);
+            }
         }
     }
 }

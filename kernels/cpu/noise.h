@@ -15,6 +15,8 @@ typedef struct mx_noise_row {
 /* `bits` of a row's columns, whole 64-bit words: bit j is 1 when column j's 16 bits are at least `limit`. */
 typedef struct mx_noise_loops {
     void (*draw)(uint8_t *bits, const mx_noise_row *row, int64_t columns, uint32_t limit);
+    /* The 16 bits of columns [begin, begin + 256), begin a multiple of 8. */
+    void (*halves)(uint16_t ret[256], const mx_noise_row *row, int64_t begin);
     void (*mask_bf16)(uint16_t *y, const uint16_t *x, const uint8_t *bits, int64_t columns);
     /* y = kept scale x, or y += with `add` */
     void (*mask_f32)(float *y, const float *x, const uint8_t *bits, float scale, int64_t columns, bool add);

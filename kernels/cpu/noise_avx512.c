@@ -61,6 +61,18 @@ AVX512 static void draw(uint8_t *bits, const mx_noise_row *row, int64_t columns,
     }
 }
 
+AVX512 static void halves(uint16_t ret[256], const mx_noise_row *row, int64_t begin) {
+    for (int64_t i = 0; i < 4; i++) {
+        __m512i c[4], first_words, last_words;
+
+        draw_eight(c, row, (uint32_t)(begin / 8 + 8 * i));
+        first_words = _mm512_mask_shuffle_epi32(c[0], 0xAAAA, c[1], (_MM_PERM_ENUM)0x80);
+        last_words = _mm512_mask_shuffle_epi32(c[2], 0xAAAA, c[3], (_MM_PERM_ENUM)0x80);
+        _mm512_storeu_si512(ret + 64 * i, _mm512_unpacklo_epi64(first_words, last_words));
+        _mm512_storeu_si512(ret + 64 * i + 32, _mm512_unpackhi_epi64(first_words, last_words));
+    }
+}
+
 /* The mask of up to 32 columns from j on, nothing beyond the row's end. */
 INLINE512 uint32_t mask_at(const uint8_t *bits, int64_t j, int64_t columns, int width) {
     uint32_t word;
@@ -94,7 +106,7 @@ AVX512 static void mask_f32(float *y, const float *x, const uint8_t *bits, float
 }
 
 const mx_noise_loops *mx_noise_loops_avx512(void) {
-    static const mx_noise_loops loops = { .draw = draw, .mask_bf16 = mask_bf16, .mask_f32 = mask_f32 };
+    static const mx_noise_loops loops = { .draw = draw, .halves = halves, .mask_bf16 = mask_bf16, .mask_f32 = mask_f32 };
 
     return __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
                    __builtin_cpu_supports("avx512dq")
