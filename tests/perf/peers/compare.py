@@ -21,13 +21,12 @@ import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.normpath(os.path.join(HERE, "../../.."))
-BATCH = 16  # questions a step; recipe.yaml says the same
 
 # What is compared: a name, PEFT's words, ours. None: that side does not have it.
 R16 = ["adapter.lora_r=16", "adapter.lora_alpha=32"]
 MIX = [*R16, "+adapter.num_experts=8", "+adapter.routing_strategy=top_k", "+adapter.top_k=2"]
 CASES = [
-    ("frozen base, forward and backward", ["--method", "base"], None),
+    ("frozen base, forward and backward", ["--method", "base"], ["adapter.method=base"]),
     ("LoRA r80", ["--method", "lora", "--r", "80"], ["adapter.method=lora"]),
     ("LoRA r80, adapters in bf16", ["--method", "lora", "--r", "80", "--bf16-adapters"], None),
     ("LoRA r16", ["--method", "lora", "--r", "16"], ["adapter.method=lora", *R16]),
@@ -46,10 +45,10 @@ QUOTED_PEFT_R80, QUOTED_MIXLORA = {"f32": 98, "bf16": 90}, {"f32": 39, "bf16": 4
 class Process:
     """A child, watched: peaks of resident and of anonymous memory, and when `first` first says that a step has ended."""
 
-    def __init__(self, command, first=None, env=None):
+    def __init__(self, command, stdout, first=None, env=None):
+        self.errors = tempfile.TemporaryFile("w+")
         self.began = time.perf_counter()
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        self.child = subprocess.Popen(command, **pipes, text=True, cwd=ROOT, env=env)
+        self.child = subprocess.Popen(command, stdout=stdout, stderr=self.errors, text=True, cwd=ROOT, env=env)
         self.resident = self.anonymous = 0
         self.first_step, self.first = None, first
         self.watcher = threading.Thread(target=self.watch)
@@ -73,10 +72,10 @@ class Process:
 
     def finish(self):
         """Waits. A failed child ends the comparison with its words."""
-        _, errors = self.child.communicate()
         self.watcher.join()
         if self.child.returncode:
-            sys.exit(f"{' '.join(self.child.args)}\nfailed:\n{errors}")
+            self.errors.seek(0)
+            sys.exit(f"{' '.join(self.child.args)}\nfailed:\n{self.errors.read()}")
 
     def figures(self, tokens, speeds, warm_up, **more):
         return {"speed": statistics.median(speeds[warm_up:]), "tokens": sum(tokens), "first_step": self.first_step,
@@ -85,8 +84,8 @@ class Process:
 
 def run_peft(words, precision, a):
     command = [sys.executable, os.path.join(HERE, "peft_train.py"), a.base, a.train, *words, "--precision", precision,
-               "--steps", str(a.steps), "--batch", str(BATCH), "--threads", str(a.threads)]  # fmt: skip
-    p = Process(command, env={**os.environ, "OMP_NUM_THREADS": str(a.threads)})
+               "--steps", str(a.steps), "--batch", str(a.batch), "--threads", str(a.threads)]  # fmt: skip
+    p = Process(command, subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": str(a.threads)})
     steps = []
     for line in p.child.stdout:
         steps.append(json.loads(line))
@@ -111,10 +110,9 @@ def run_ours(words, precision, a):
     with tempfile.TemporaryDirectory() as folder:
         db = os.path.join(folder, "peers.db")
         command = [a.mixrun, os.path.join(HERE, "recipe.yaml"), *words, f"precision={precision}", f"db={db}",
-                   f"output_dir={folder}", f"threads={a.threads}", f"train.batch_size={BATCH}",
-                   f"train.tasks=[{{task: openbookqa, limit: {a.steps * BATCH}}}]"]  # fmt: skip
-        p = Process(command, first=lambda: metric(db, "tokens"))
-        p.child.stdout.close()
+                   f"output_dir={folder}", f"threads={a.threads}", f"train.batch_size={a.batch}",
+                   f"train.tasks=[{{task: openbookqa, limit: {a.steps * a.batch}}}]"]  # fmt: skip
+        p = Process(command, subprocess.DEVNULL, first=lambda: metric(db, "tokens"))
         p.finish()
         return p.figures(metric(db, "tokens"), metric(db, "tokens_per_second"), a.warm_up)
 
@@ -147,6 +145,7 @@ def arguments():
     p.add_argument("--mixrun", required=True)
     p.add_argument("--steps", type=int, default=10)
     p.add_argument("--warm-up", type=int, default=3, help="steps left out of the median")
+    p.add_argument("--batch", type=int, default=16, help="questions a step")
     p.add_argument("--threads", type=int, default=2)
     p.add_argument("--precision", nargs="+", choices=["f32", "bf16"], default=["f32", "bf16"])
     p.add_argument("--only", default="", help="cases whose name contains this")
@@ -160,7 +159,7 @@ def main():
     a = arguments()
     results = {}
     print(f"# mixrun beside PEFT, {datetime.date.today()}\n\n{machine(a)}\n")
-    print(f"OpenBookQA, {BATCH} questions a step, loss on all tokens. Median of {a.steps - a.warm_up} steps.")
+    print(f"OpenBookQA, {a.batch} questions a step, loss on all tokens. Median of {a.steps - a.warm_up} steps.")
     print("Tokens are those of the questions, padding is not counted. GiB: peak resident, and peak anonymous memory.\n")
     row("", "", "PEFT tok/s", "ours tok/s", "ours / PEFT", "PEFT GiB", "ours GiB", "PEFT anon GiB", "ours anon GiB",
         "PEFT s to 1st step", "ours s")  # fmt: skip
