@@ -95,13 +95,11 @@ Test(resume, what_changed_meanwhile_is_refused_by_name) {
     cr_assert(strstr(err, "stopped at step "), "%s", err);
     cr_assert(strstr(err, "continue with: mixrun resume 1"), "%s", err);
     program(&x, 2, "resume 7");
-    tiny_base(scratch_path(&x, "tiny2")); /* the same weights, another config: another base */
     cr_assert_eq(rename(scratch_path(&x, "tiny/config.json"), scratch_path(&x, "old.json")), 0);
     char *config = output(&x, "old.json");
     mx_status st = { 0 };
-    char *eps = strstr(config, "1e-05");
-    cr_assert_not_null(eps);
-    eps[4] = '6';
+    size_t at = (size_t)(strstr(config, "1e-05") - config);
+    config[at + 4] = '6';
     cr_assert_eq(mx_file_write(scratch_path(&x, "tiny/config.json"), config, strlen(config), &st), MX_OK);
     program(&x, 1, "resume 1");
     err = output(&x, "err.txt");
