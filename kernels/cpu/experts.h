@@ -6,6 +6,7 @@
  *   experts.c         sizes, passes, sorting
  *   experts_gate.c    x -> W1 x, W3 x and every expert's A x;  backward: dx, dA1, dA3
  *   experts_swiglu.c  the middle, strip by strip of 64 columns of I: a, b, h, sum of gate h, A2 h;  backward likewise
+ *   experts_rows.c, experts_avx512.c   the middle's element loops
  *   experts_down.c    W2, B2, gates -> y;  backward: what reaches h, dB2, dc2
  *
  * "rows in" are the rows of W1 x and W3 x, "rows out" those W2 is applied to: tokens or slots, by the form.
@@ -134,6 +135,12 @@ typedef struct mx_expert_rows {
     float *dot;                            /* (32) <g, h> */
     float *dc1, *dc3;                      /* (64) += or NULL */
 } mx_expert_rows;
+
+/* experts_rows.c */
+void mx_expert_rows_forward_f32(const mx_expert_rows *e);
+void mx_expert_rows_forward_bf16(const mx_expert_rows *e);
+void mx_expert_rows_backward_f32(const mx_expert_rows *e);
+void mx_expert_rows_backward_bf16(const mx_expert_rows *e);
 
 void mx_experts_gate_forward(mx_experts_work *w);
 void mx_experts_gate_backward(mx_experts_work *w);

@@ -1,6 +1,6 @@
 /* experts_avx512.c - the routed block's element loops for bf16, sixteen at a time.
  *
- * The compiler's own vectors of the loops in experts_swiglu.c, which are the definition, are five times slower: they
+ * The compiler's own vectors of the loops in experts_rows.c, which are the definition, are five times slower: they
  * divide, round to bf16 in integers and keep to half registers. Here 1/(1 + e^-a) is an estimate of 14 bits and one
  * Newton step (about 2^-23), and rounding is one instruction (which takes denormals for zero). */
 #include "kernels/cpu/experts_avx512.h"

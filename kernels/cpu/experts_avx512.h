@@ -1,4 +1,4 @@
-/* experts_avx512.h - the element loops of experts_swiglu.c for bf16 in AVX-512; only where mx_tile_choose found it. */
+/* experts_avx512.h - the element loops of experts_rows.c for bf16 in AVX-512; only where mx_tile_choose found it. */
 #ifndef KERNELS_CPU_EXPERTS_AVX512_H
 #define KERNELS_CPU_EXPERTS_AVX512_H
 

@@ -452,7 +452,7 @@ void mx_cpu_router_backward(mx_backend *q, const mx_router *r) {
 
 /* ------------------------------------------------------------------ losses */
 
-/* balance = E sum F_i P_i (its value at perfect balance is K, METHODS 1.6), z = mean lse^2 (arXiv:2202.08906 eq. 5). */
+/* balance = E sum F_i P_i (its value at perfect balance is K, METHODS 1.6), z = mean lse^2 (router z-loss, arXiv:2202.08906). */
 void mx_cpu_router_losses(mx_backend *q, const mx_router *r, mx_numbers *numbers) {
     double sum = 0;
 

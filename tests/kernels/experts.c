@@ -5,13 +5,7 @@
  * relative to the largest value of the tensor. f32: sums of up to a few thousand terms, 1e-5 (measured 2.4e-6). bf16:
  * what passes between the stages (W1 x, W3 x, h, W2^T dy, da, db, the factors) is rounded to 8 bits, 2^-9 each, and a
  * dozen roundings meet: 1.5e-2 (measured 7e-3). */
-#include "base/rng.h"
-#include "kernels/ops.h"
-
-#include <criterion/criterion.h>
-#include <math.h>
-#include <stdlib.h>
-#include <string.h>
+#include "tests/kernels/kit.h"
 
 typedef enum pattern { SPREAD, ONE_EXPERT, FEW_EXPERTS, VARYING, OVERFLOWING, NOBODY } pattern;
 
@@ -73,32 +67,6 @@ typedef struct problem {
     int32_t *chosen, *position, *question;
 } problem;
 
-static double *array(int64_t n) {
-    double *p = calloc((size_t)(n ? n : 1), sizeof *p);
-
-    cr_assert(p);
-    return p;
-}
-
-static double coarse(double v) { /* what bf16 holds: 8 bits of mantissa, cut */
-    float f = (float)v;
-    uint32_t bits;
-
-    memcpy(&bits, &f, sizeof bits);
-    bits &= 0xffff0000u;
-    memcpy(&f, &bits, sizeof f);
-    return f;
-}
-
-static double *values(mx_rng *r, int64_t n, double size) {
-    double *p = array(n);
-
-    for (int64_t i = 0; i < n; i++) {
-        p[i] = coarse(size * (2 * mx_rng_uniform(r) - 1));
-    }
-    return p;
-}
-
 static void choose(problem *p, mx_rng *r) {
     const shape *s = &p->s;
 
@@ -114,11 +82,11 @@ static void choose(problem *p, mx_rng *r) {
             kept = 1 + (int64_t)mx_rng_below(r, (uint64_t)s->slots);
         } else if (s->pattern == NOBODY || (s->pattern == OVERFLOWING && mx_rng_below(r, 3) == 0)) {
             kept = 0;
-            p->passed[t] = coarse(0.25 + 0.75 * mx_rng_uniform(r));
+            p->passed[t] = kit_coarse(0.25 + 0.75 * mx_rng_uniform(r));
         }
         for (int64_t k = 0; k < kept; k++) {
             p->chosen[t * s->slots + k] = (int32_t)(s->pattern == ONE_EXPERT ? s->experts - 1 : order[k]);
-            p->gate[t * s->slots + k] = coarse(0.05 + mx_rng_uniform(r));
+            p->gate[t * s->slots + k] = kit_coarse(0.05 + mx_rng_uniform(r));
         }
     }
 }
@@ -136,30 +104,30 @@ static problem make(const shape *s, uint64_t seed) {
         a->out = i == DOWN ? s->hidden : s->inner;
         a->rank = rank;
         a->scale = 2;
-        a->w = values(&r, a->in * a->out, 1.5 / sqrt((double)a->in));
-        a->bias = s->bias ? values(&r, a->out, 0.5) : NULL;
+        a->w = kit_values(&r, a->in * a->out, 1.5 / sqrt((double)a->in));
+        a->bias = s->bias ? kit_values(&r, a->out, 0.5) : NULL;
         if (rank) {
-            a->a = values(&r, s->experts * rank * a->in, 1.5 / sqrt((double)a->in));
-            a->b = values(&r, s->experts * a->out * rank, 0.6 / sqrt((double)rank));
+            a->a = kit_values(&r, s->experts * rank * a->in, 1.5 / sqrt((double)a->in));
+            a->b = kit_values(&r, s->experts * a->out * rank, 0.6 / sqrt((double)rank));
         }
         if (s->scaled[i]) {
-            a->c = values(&r, s->experts * a->out, 0.5);
+            a->c = kit_values(&r, s->experts * a->out, 0.5);
             for (int64_t o = 0; o < s->experts * a->out; o++) {
-                a->c[o] = coarse(a->c[o] + 1);
+                a->c[o] = kit_coarse(a->c[o] + 1);
             }
         }
-        a->da = array(s->experts * rank * a->in);
-        a->db = array(s->experts * rank * a->out);
-        a->dc = array(s->experts * a->out);
+        a->da = kit_array(s->experts * rank * a->in);
+        a->db = kit_array(s->experts * rank * a->out);
+        a->dc = kit_array(s->experts * a->out);
     }
-    p.x = values(&r, s->rows * s->hidden, 2);
-    p.dy = values(&r, s->rows * s->hidden, 1);
-    p.gate = array(s->rows * s->slots);
-    p.passed = array(s->rows);
-    p.y = array(s->rows * s->hidden);
-    p.dx = array(s->rows * s->hidden);
-    p.dgate = array(s->rows * s->slots);
-    p.dpassed = array(s->rows);
+    p.x = kit_values(&r, s->rows * s->hidden, 2);
+    p.dy = kit_values(&r, s->rows * s->hidden, 1);
+    p.gate = kit_array(s->rows * s->slots);
+    p.passed = kit_array(s->rows);
+    p.y = kit_array(s->rows * s->hidden);
+    p.dx = kit_array(s->rows * s->hidden);
+    p.dgate = kit_array(s->rows * s->slots);
+    p.dpassed = kit_array(s->rows);
     p.chosen = calloc((size_t)(s->rows * s->slots), sizeof *p.chosen);
     p.position = calloc((size_t)s->rows, sizeof *p.position);
     p.question = calloc((size_t)s->rows, sizeof *p.question);
@@ -191,18 +159,10 @@ static void drop(problem *p) {
 
 enum { SITE = 40, SEED = 7, STEP = 3 };
 
-/* The factor of one input element, from base/rng.h's description alone. */
-static double mask_of(const problem *p, int64_t t, uint32_t site, int64_t column) {
-    mx_rng_key key = mx_rng_make_key(SEED, STEP);
-    uint32_t counter[] = { (uint32_t)(column / 8), (uint32_t)p->position[t], (uint32_t)p->question[t], site }, word[4];
-    uint32_t bits;
+static double mask_of(const problem *p, int64_t t, uint32_t input, int64_t column) {
+    mx_noise noise = { .seed = SEED, .step = STEP, .site = SITE, .rate = p->s.rate };
 
-    if (p->s.rate == 0) {
-        return 1;
-    }
-    mx_rng_draw(key, counter, word);
-    bits = word[column % 8 / 2] >> (column % 2 ? 16 : 0) & 0xffffu;
-    return bits < (uint32_t)lround((double)p->s.rate * 65536) ? 0 : 1 / (1 - (double)p->s.rate);
+    return kit_dropout(&noise, input, p->question[t], p->position[t], column);
 }
 
 /* y = c . (W u + s B A (mask . u)) + bias; keeps A (mask u) in `low`, the bracket in `z`. */
@@ -259,10 +219,10 @@ static void expert_slot(problem *p, int64_t t, int64_t k, double *room) {
     double low[3][64], g = p->gate[t * s->slots + k], *x = p->x + t * c;
 
     for (int64_t j = 0; j < c; j++) {
-        mx[j] = mask_of(p, t, SITE, j);
+        mx[j] = mask_of(p, t, 0, j);
     }
     for (int64_t j = 0; j < i; j++) {
-        mh[j] = mask_of(p, t, (uint32_t)(SITE + 1 + k), j);
+        mh[j] = mask_of(p, t, (uint32_t)(1 + k), j);
     }
     linear(&p->of[GATE], e, x, mx, low[GATE], za, a);
     linear(&p->of[UP], e, x, mx, low[UP], zb, b);
@@ -289,7 +249,7 @@ static void expert_slot(problem *p, int64_t t, int64_t k, double *room) {
 
 static void define(problem *p) {
     const shape *s = &p->s;
-    double *room = array(9 * s->inner + 4 * s->hidden);
+    double *room = kit_array(9 * s->inner + 4 * s->hidden);
 
     for (int64_t t = 0; t < s->live; t++) {
         for (int64_t k = 0; k < s->slots; k++) {
@@ -332,7 +292,7 @@ static void check_differences(problem *p, const char *what, double *value, const
 }
 
 static double *copy_of(const double *from, int64_t n) {
-    double *to = array(n);
+    double *to = kit_array(n);
 
     memcpy(to, from, sizeof *to * (size_t)n);
     return to;
@@ -397,13 +357,9 @@ typedef struct device {
 } device;
 
 static device open_device(mx_precision precision, int threads, bool plain) {
-    mx_backend_options o = { .device = "cpu", .precision = precision, .threads = threads, .plain_gemm = plain };
-    mx_status st = { 0 };
-    device d = { 0 };
+    mx_backend *b = kit_open(precision, threads, plain);
 
-    cr_assert_eq(mx_backend_open(&o, &d.b, &st), MX_OK, "%s", st.text);
-    d.act = mx_activation_type(d.b);
-    return d;
+    return (device){ .b = b, .act = mx_activation_type(b) };
 }
 
 static void *memory(device *d, mx_memory purpose, size_t bytes, int fill) {
@@ -429,15 +385,7 @@ static float *floats(device *d, const double *from, int64_t n, double plus) {
 }
 
 static double widened(const void *p, mx_dtype type, int64_t i) {
-    uint32_t bits;
-    float f;
-
-    if (type == MX_F32) {
-        return ((const float *)p)[i];
-    }
-    bits = (uint32_t)((const uint16_t *)p)[i] << 16;
-    memcpy(&f, &bits, sizeof f);
-    return f;
+    return type == MX_F32 ? ((const float *)p)[i] : kit_bf16(((const uint16_t *)p)[i]);
 }
 
 /* Rows past `live` are NaN: nothing of them may reach anything. */
@@ -456,17 +404,6 @@ static mx_tensor activations(device *d, const double *from, int64_t live, int64_
     return mx_tensor_2d(p, d->act, rows, columns);
 }
 
-static mx_weight *weight(device *d, const adapter *a) {
-    float *f = floats(d, a->w, a->out * a->in, 0);
-    mx_weight_source source = { .type = MX_FILE_F32, .bytes = f, .out = a->out, .in = a->in };
-    mx_weight *w = NULL;
-    mx_status st = { 0 };
-
-    cr_assert_eq(d->b->weight_open(d->b, &source, MX_USE_LINEAR, &w, &st), MX_OK, "%s", st.text);
-    d->b->release(d->b, MX_MEMORY_TRAINED, f);
-    return w;
-}
-
 static const double START = 0.5; /* gradients of trained tensors are added to what is there */
 
 typedef struct call {
@@ -478,8 +415,8 @@ typedef struct call {
 static mx_expert_linear linear_of(device *d, const problem *p, int i) {
     const adapter *a = &p->of[i];
     int64_t e = p->s.experts;
-    mx_expert_linear l = { .w = weight(d, a), .rank = a->rank, .scale = (float)a->scale };
-    double *zeros = array(e * (a->in + a->out) * (a->rank + 1));
+    mx_expert_linear l = { .w = kit_weight(d->b, a->w, a->out, a->in), .rank = a->rank, .scale = (float)a->scale };
+    double *zeros = kit_array(e * (a->in + a->out) * (a->rank + 1));
 
     l.bias = floats(d, a->bias, a->out, 0);
     l.a = floats(d, a->a, e * a->rank * a->in, 0);
@@ -518,7 +455,7 @@ static void prepare(call *c, device *d, const problem *p, mx_experts_form form) 
     d->b->ops->scratch(d->b, c->scratch, bytes);
 }
 
-static double worst; /* of the whole run, for the person who tunes a tolerance */
+static double worst; /* of a sweep, for the person who tunes a tolerance */
 
 static void compare(const problem *p, const char *form, const char *what, const void *got, mx_dtype type,
                     const double *expected, double plus, int64_t n, double tolerance) {
@@ -595,6 +532,7 @@ static bool allowed(const shape *s, mx_experts_form form) {
 static void check_shapes(mx_precision precision, int threads, bool plain, double tolerance, int step) {
     device d = open_device(precision, threads, plain);
 
+    worst = 0;
     for (int i = 0; i < SHAPE_COUNT; i += step) {
         problem p = make(&SHAPES[i], 1);
 
