@@ -48,12 +48,14 @@ static inline int finish(pid_t child) {
 }
 
 static inline char *output(scratch *x, const char *name) {
-    char *text = NULL;
-    size_t size;
+    char *text = NULL, *kept;
+    size_t size = 0;
     mx_status st = { 0 };
 
     cr_assert_eq(mx_file_read(scratch_path(x, name), 64 << 20, &text, &size, &st), MX_OK, "%s", st.text);
-    return text; /* the test's process is short-lived */
+    kept = mx_arena_copy(&x->arena, text, size);
+    free(text);
+    return kept;
 }
 
 /* Runs to the end; the exit code must be this. */
