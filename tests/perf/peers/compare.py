@@ -43,7 +43,7 @@ QUOTED_PEFT_R80, QUOTED_MIXLORA = {"f32": 98, "bf16": 90}, {"f32": 39, "bf16": 4
 
 
 class Process:
-    """A child, watched: peaks of resident and of anonymous memory, and when `first` first says that a step has ended."""
+    """A child, watched: peaks of resident and anonymous memory, and when `first` first says that a step has ended."""
 
     def __init__(self, command, stdout, first=None, env=None):
         self.errors = tempfile.TemporaryFile("w+")
@@ -182,8 +182,8 @@ def main():
         scale, mix = (results.get((name, precision), (None, None)) for name in ("LoRA r80", "MixLoRA r16 E8 top-2"))
         if scale[0] and mix[1]:
             reference = QUOTED_MIXLORA[precision] * scale[0]["speed"] / QUOTED_PEFT_R80[precision]
-            print(f"MixLoRA {precision}: {mix[1]['speed'] / reference:.1f} x its reference, estimated at {reference:.0f} "
-                  "tok/s here: the quoted figure times PEFT's LoRA r80 here over PEFT's LoRA r80 there.")  # fmt: skip
+            print(f"MixLoRA {precision}: {mix[1]['speed'] / reference:.1f} x its reference, estimated at "
+                  f"{reference:.0f} tok/s here: the quoted figure times PEFT's LoRA r80 here over PEFT's LoRA r80 there.")  # fmt: skip
     print("\n" + QUOTED)
 
 

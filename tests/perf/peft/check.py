@@ -51,8 +51,8 @@ def check(base, sequences, out):
         sys.exit(f"{out}: mixrun gave {ours.size} logits, PEFT {theirs.size}")
     worst = np.abs(ours.reshape(theirs.shape) - theirs).max()
     fine = bool(worst <= TOLERANCE and moved > 1 and same_tensors(model, adapter))
-    print(f"{os.path.basename(out):8} largest difference {worst:.2e} of {theirs.size} logits, which the adapter moves by "
-          f"up to {moved:.1f}: {'ok' if fine else 'NOT THE SAME'}", flush=True)  # fmt: skip
+    print(f"{os.path.basename(out):8} largest difference {worst:.2e} of {theirs.size} logits, which the adapter moves "
+          f"by up to {moved:.1f}: {'ok' if fine else 'NOT THE SAME'}", flush=True)  # fmt: skip
     return fine
 
 

@@ -26,10 +26,10 @@ all='"q_proj","k_proj","v_proj","o_proj","gate_proj","up_proj","down_proj"'
 cases() {
   cat <<END
 lora   {"r": 4, "lora_alpha": 8, "target_modules": [$all], "peft_type": "LORA"}
-some   {"r": 6, "lora_alpha": 9, "target_modules": ["q_proj", "v_proj", "down_proj"], "peft_type": "LORA"}
+part   {"r": 6, "lora_alpha": 9, "target_modules": ["q_proj", "v_proj", "down_proj"], "peft_type": "LORA"}
 rslora {"r": 4, "lora_alpha": 8, "target_modules": [$all], "use_rslora": true, "peft_type": "LORA"}
 dora   {"r": 4, "lora_alpha": 8, "target_modules": [$all], "use_dora": true, "peft_type": "LORA"}
-rsdora {"r": 6, "lora_alpha": 9, "target_modules": ["o_proj", "up_proj"], "use_dora": true, "use_rslora": true, "peft_type": "LORA"}
+rsdora {"r": 6, "lora_alpha": 9, "target_modules": ["o_proj"], "use_dora": true, "use_rslora": true, "peft_type": "LORA"}
 END
 }
 
