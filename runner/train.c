@@ -206,7 +206,20 @@ static mx_code stop_here(mx_session *s, mx_status *st) {
     return MX_E_STOPPED;
 }
 
+/* What the plan said beside what it came to: everything a run needs is still held here. */
+static mx_code account_memory(mx_session *s, mx_status *st) {
+    size_t used = mx_memory_now();
+
+    MX_TRY(mx_store_begin(s->store, st));
+    MX_TRY(mx_store_metric(s->store, s->row.run_id, s->plan->totals.steps, "memory_bytes", (double)used, st));
+    MX_TRY(mx_store_metric(s->store, s->row.run_id, s->plan->totals.steps, "memory_planned_bytes", (double)s->plan->total_bytes, st));
+    MX_TRY(mx_store_commit(s->store, st));
+    mx_progress_say(&s->progress, "memory   used %s, planned %s\n", mx_text_bytes(used), mx_text_bytes(s->plan->total_bytes));
+    return MX_OK;
+}
+
 static mx_code finish(mx_session *s, mx_status *st) {
+    MX_TRY(account_memory(s, st));
     MX_TRY(mx_adapter_export(&s->trainee->adapter, s->plan->base.name, s->adapter_folder, st));
     unlink(s->checkpoint_path); /* the run is whole: there is nothing to go back to */
     return MX_OK;

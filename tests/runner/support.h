@@ -118,7 +118,7 @@ static inline char *rows(scratch *x, const char *db, const char *sql) {
 static inline char *measured(scratch *x, const char *db) {
     mx_text all;
     static const char *const sql[] = {
-        "SELECT step, name, value FROM metrics WHERE run_id = 1 AND name <> 'tokens_per_second' ORDER BY step, name",
+        "SELECT step, name, value FROM metrics WHERE run_id = 1 AND name NOT IN ('tokens_per_second', 'memory_bytes', 'memory_planned_bytes') ORDER BY step, name",
         "SELECT task, split, protocol, epoch, step, n, limited, truncated, metric, value, stderr, majority FROM evaluations"
         " JOIN scores USING (evaluation_id) WHERE run_id = 1 ORDER BY step, task, split, protocol, metric",
         "SELECT e.step, e.task, e.protocol, p.number, p.item, p.gold, p.choices FROM predictions p JOIN evaluations e"
