@@ -49,19 +49,23 @@ Test(run, integers_of_the_router_hold_their_identities) {
 }
 
 Test(run, the_same_recipe_gives_the_same_bytes_twice) {
+    static const char *const way[] = { "threads=1 precision=f32", "threads=2 precision=f32", "threads=2 precision=bf16" };
     scratch x = scratch_open();
-    char first[MX_SHA256_TEXT], second[MX_SHA256_TEXT];
     mx_status st = { 0 };
 
     tiny_recipe(&x, "r.yaml", "  method: mixlora\n  lora_r: 4\n  num_experts: 4\n  lora_dropout: 0.1\n");
-    program(&x, 0, "r.yaml --quiet db=a.db output_dir=a");
-    program(&x, 0, "r.yaml --quiet db=b.db output_dir=b");
-    cr_assert_str_eq(measured(&x, "a.db"), measured(&x, "b.db"));
-    cr_assert_eq(mx_sha256_file(scratch_path(&x, "a/1-r/adapter/adapter_model.safetensors"), first, &st), MX_OK);
-    cr_assert_eq(mx_sha256_file(scratch_path(&x, "b/1-r/adapter/adapter_model.safetensors"), second, &st), MX_OK);
-    cr_assert_str_eq(first, second);
+    for (int i = 0; i < 3; i++) {
+        char first[MX_SHA256_TEXT], second[MX_SHA256_TEXT];
+
+        program(&x, 0, "r.yaml --quiet db=a%d.db output_dir=a%d %s", i, i, way[i]);
+        program(&x, 0, "r.yaml --quiet db=b%d.db output_dir=b%d %s", i, i, way[i]);
+        cr_assert_str_eq(measured(&x, mx_arena_text(&x.arena, "a%d.db", i)), measured(&x, mx_arena_text(&x.arena, "b%d.db", i)), "%s", way[i]);
+        cr_assert_eq(mx_sha256_file(scratch_path(&x, mx_arena_text(&x.arena, "a%d/1-r/adapter/adapter_model.safetensors", i)), first, &st), MX_OK);
+        cr_assert_eq(mx_sha256_file(scratch_path(&x, mx_arena_text(&x.arena, "b%d/1-r/adapter/adapter_model.safetensors", i)), second, &st), MX_OK);
+        cr_assert_str_eq(first, second, "%s", way[i]);
+    }
     program(&x, 0, "r.yaml --quiet db=c.db output_dir=c seed=4");
-    cr_assert_str_neq(measured(&x, "a.db"), measured(&x, "c.db"), "another seed is another run");
+    cr_assert_str_neq(measured(&x, "a0.db"), measured(&x, "c.db"), "another seed is another run");
     scratch_close(&x);
 }
 
