@@ -10,8 +10,9 @@
 #include <stdlib.h>
 
 enum {
-    GRAIN = 64,           /* rows of a whole piece */
-    SETS = 128, WAYS = 8, /* primitives kept: least recently used of a set gives way */
+    GRAIN = 64,          /* rows of a whole piece */
+    SETS = 32, WAYS = 8, /* primitives kept, some 170 KiB of code each: the least recently used of a set gives way. A
+                            micro-batch of one size needs about 40. */
 };
 
 typedef struct product_key {
