@@ -38,7 +38,7 @@ static mx_code tell_result(mx_session *s, const char *kind, mx_status *st) {
         if (strcmp(kind, "train") == 0) {
             printf("; adapter in %s", s->adapter_folder);
         }
-        printf("\n next: mixrun show %lld · mixrun ls\n", (long long)s->row.run_id);
+        printf("\n next: mixrun show %lld%s · mixrun ls%s\n", (long long)s->row.run_id, s->db_flag, s->db_flag);
     }
     mx_text_finish(&out);
     return code;
@@ -91,8 +91,8 @@ mx_code mx_job_run(const mx_recipe *recipe, const mx_job_wish *wish, mx_arena *a
     if (code == MX_OK) {
         code = tell_result(session, wish->kind, st);
     }
-    if (code == MX_E_DIVERGED) {
-        mx_hint(st, "what was measured until then: mixrun show %lld", (long long)session->row.run_id);
+    if (code == MX_E_DIVERGED && session) {
+        mx_hint(st, "what was measured until then: mixrun show %lld%s", (long long)session->row.run_id, session->db_flag);
     }
     mx_session_close(session, code, st);
     mx_plan_close(plan);

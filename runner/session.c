@@ -5,6 +5,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* A name for a folder: what would trouble a shell or a path becomes '-'. */
 static const char *folder_word(const char *name, mx_arena *arena) {
@@ -117,14 +118,20 @@ static mx_code take_up(mx_session *s, const mx_run_row *row, mx_status *st) {
         { "a data file", row->data_hash, p->data_hash },
     };
 
-    s->row = *row;
-    name_files(s);
     for (size_t i = 0; i < sizeof same / sizeof same[0]; i++) {
         if (strcmp(same[i].then, same[i].now) != 0) {
             return mx_fail(st, MX_E_DATA, MX_NOWHERE, "run %lld cannot go on: %s changed since it began (sha256 %.12s then, %.12s now)",
                            (long long)row->run_id, same[i].what, same[i].then, same[i].now);
         }
     }
+    if (row->step > 0 && !mx_folder_exists(row->folder)) { /* else all would begin anew, and its rows be dropped */
+        mx_fail(st, MX_E_MISSING, MX_NOWHERE, "run %lld keeps its checkpoint in %s, and there is no such folder",
+                (long long)row->run_id, row->folder);
+        mx_hint(st, "start mixrun in the folder where the run was started");
+        return MX_E_MISSING;
+    }
+    s->row = *row; /* not before: a run that is refused stays as it is */
+    name_files(s);
     s->resumed = true;
     MX_TRY(mx_store_begin(s->store, st));
     MX_TRY(mx_store_run_state(s->store, row->run_id, "running", "", st));
@@ -169,6 +176,7 @@ mx_code mx_session_open(const mx_plan *plan, const mx_session_wish *wish, mx_are
     s->plan = plan;
     s->arena = arena;
     s->stop = wish->stop;
+    s->db_flag = strcmp(plan->recipe->db, "mixrun.db") == 0 ? "" : mx_arena_text(arena, " --db %s", plan->recipe->db);
     mx_arena_init(&s->step, (size_t)4 << 30);
     mx_progress_begin(&s->progress, wish->quiet, 0);
     if ((code = mx_store_open(plan->recipe->db, true, &s->store, st)) ||
@@ -194,7 +202,9 @@ void mx_session_close(mx_session *s, mx_code outcome, const mx_status *st) {
 
         if (mx_store_begin(s->store, NULL) == MX_OK &&
             mx_store_run_state(s->store, s->row.run_id, state, outcome && st ? st->text : "", NULL) == MX_OK) {
-            (void)!mx_store_commit(s->store, NULL);
+            if (mx_store_commit(s->store, NULL) == MX_OK && outcome == MX_OK) {
+                unlink(s->checkpoint_path); /* the run is whole: there is nothing to go back to */
+            }
         }
     }
     mx_trainee_close(s->trainee);

@@ -19,6 +19,7 @@ typedef struct mx_session {
     mx_run_row row;
     char uuid[MX_UUID_TEXT];
     const char *folder, *adapter_folder, *checkpoint_path;
+    const char *db_flag; /* " --db FILE" for commands in hints, "" for the default database */
     mx_model *model;
     mx_trainee *trainee;
     mx_progress progress;
@@ -42,7 +43,8 @@ typedef struct mx_session_wish {
 /* The run is 'running' afterwards. On failure it is recorded with its reason, when it got that far. */
 MX_MUST_CHECK mx_code mx_session_open(const mx_plan *plan, const mx_session_wish *wish, mx_arena *arena, mx_session **ret,
                                       mx_status *st);
-/* Closes; `outcome` MX_OK marks the run finished, MX_E_STOPPED stopped, anything else failed with st's text. NULL is fine. */
+/* Closes; `outcome` MX_OK marks the run finished and removes its checkpoint, MX_E_STOPPED stopped, anything else failed with
+ * st's text. NULL is fine. */
 void mx_session_close(mx_session *s, mx_code outcome, const mx_status *st);
 
 #endif

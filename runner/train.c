@@ -5,7 +5,6 @@
 
 #include <math.h>
 #include <string.h>
-#include <unistd.h>
 
 static bool stopping(const mx_session *s) {
     return s->stop && *s->stop;
@@ -195,6 +194,10 @@ static mx_code train_step(mx_session *s, int64_t index, mx_status *st) {
     return show_step(s, index + 1, &numbers, rate, st);
 }
 
+static void hint_resume(const mx_session *s, mx_status *st) {
+    mx_hint(st, "continue with: mixrun resume %lld%s", (long long)s->row.run_id, s->db_flag);
+}
+
 static mx_code stop_here(mx_session *s, mx_status *st) {
     const mx_plan *p = s->plan;
 
@@ -202,7 +205,7 @@ static mx_code stop_here(mx_session *s, mx_status *st) {
     MX_TRY(save_checkpoint(s, st));
     mx_fail(st, MX_E_STOPPED, MX_NOWHERE, "stopped at step %lld of %lld", (long long)s->trainee->step,
             (long long)p->totals.steps);
-    mx_hint(st, "continue with: mixrun resume %lld", (long long)s->row.run_id);
+    hint_resume(s, st);
     return MX_E_STOPPED;
 }
 
@@ -220,9 +223,7 @@ static mx_code account_memory(mx_session *s, mx_status *st) {
 
 static mx_code finish(mx_session *s, mx_status *st) {
     MX_TRY(account_memory(s, st));
-    MX_TRY(mx_adapter_export(&s->trainee->adapter, s->plan->base.name, s->adapter_folder, st));
-    unlink(s->checkpoint_path); /* the run is whole: there is nothing to go back to */
-    return MX_OK;
+    return mx_adapter_export(&s->trainee->adapter, s->plan->base.name, s->adapter_folder, st);
 }
 
 mx_code mx_train(mx_session *s, mx_status *st) {
@@ -237,7 +238,7 @@ mx_code mx_train(mx_session *s, mx_status *st) {
     if (evaluation_due(p, s->first_step)) {
         code = evaluate(s, s->first_step, st);
         if (code == MX_E_STOPPED) { /* what training had done is in the checkpoint, or there was none yet */
-            mx_hint(st, "continue with: mixrun resume %lld", (long long)s->row.run_id);
+            hint_resume(s, st);
         }
         MX_TRY(code);
     }
@@ -252,7 +253,7 @@ mx_code mx_train(mx_session *s, mx_status *st) {
         if (evaluation_due(p, step + 1)) {
             code = evaluate(s, step + 1, st);
             if (code == MX_E_STOPPED) {
-                mx_hint(st, "continue with: mixrun resume %lld", (long long)s->row.run_id);
+                hint_resume(s, st);
             }
             MX_TRY(code);
         }
