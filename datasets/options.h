@@ -34,7 +34,7 @@ extern const char *const mx_prompt_form_names[];
 
 /* clang-format off */
 #define MX_STREAM_WORDS(s, m) \
-    { "tasks", MX_LIST, offsetof(s, m.tasks), MX_RESULT | MX_REQUIRED, NULL, 0, 0, NULL, &mx_task_item_table, NULL, \
+    { "tasks", MX_LIST, offsetof(s, m.tasks), MX_RESULT | MX_REQUIRED, NULL, 1, 1000, NULL, &mx_task_item_table, NULL, \
       "what to train on: names of configs/tasks, or maps {task: piqa, weight: 2, limit: 1000}" }, \
     { "num_epochs", MX_INT, offsetof(s, m.num_epochs), MX_RESULT, "1", 1, 1e6, NULL, NULL, NULL, \
       "passes over the questions, each in an order of its own" }, \

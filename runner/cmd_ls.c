@@ -3,6 +3,8 @@
 #include "runner/command.h"
 #include "runner/verbs.h"
 
+#include <string.h>
+
 static const mx_flag flags[] = {
     { "db", 0, "FILE", "the database; default mixrun.db" },
     { "method", 0, "METHOD", "only runs of this method" },
@@ -17,10 +19,18 @@ static mx_code run(const mx_call *call, mx_status *st) {
     const char *db = mx_call_flag(call, "db") ? mx_call_flag(call, "db") : "mixrun.db";
     mx_list_filter filter = { .method = mx_call_flag(call, "method"), .state = mx_call_flag(call, "state"),
                               .task = mx_call_flag(call, "task") };
+    static const char *const states[] = { "running", "finished", "failed", "stopped", "dead" };
+    bool known = !filter.state;
     mx_store *store;
     mx_text out;
     mx_code code;
 
+    for (size_t i = 0; i < sizeof states / sizeof states[0]; i++) {
+        known |= filter.state && strcmp(filter.state, states[i]) == 0;
+    }
+    if (!known) {
+        return mx_fail(st, MX_E_USAGE, MX_NOWHERE, "--state is running, finished, failed, stopped or dead, not '%s'", filter.state);
+    }
     MX_TRY(mx_call_number(call, "limit", false, &filter.limit, st));
     MX_TRY(mx_store_open(db, false, &store, st));
     mx_text_init(&out, (size_t)64 << 20);

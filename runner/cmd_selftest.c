@@ -48,7 +48,13 @@ static mx_code run(const mx_call *call, mx_status *st) {
     if (precision && !bf16 && strcmp(precision, "f32") != 0) {
         return mx_fail(st, MX_E_USAGE, MX_NOWHERE, "--precision is f32 or bf16, not '%s'", precision);
     }
+    if (verbose && !folder) {
+        return mx_fail(st, MX_E_USAGE, MX_NOWHERE, "--verbose tells more about --vectors DIR; without it there is nothing more to tell");
+    }
     MX_TRY(mx_call_number(call, "threads", false, &threads, st));
+    if (threads > 1024) {
+        return mx_fail(st, MX_E_USAGE, MX_NOWHERE, "--threads is %lld, but must be at most 1024", (long long)threads);
+    }
     options.threads = (int)threads;
     options.precision = bf16 ? MX_PRECISION_BF16 : MX_PRECISION_F32;
     if (!folder) {

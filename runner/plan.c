@@ -44,9 +44,13 @@ static size_t file_number(const char *path) {
 size_t mx_memory_available(void) {
     size_t available = proc_value("/proc/meminfo", "MemAvailable:");
     size_t limit = file_number("/sys/fs/cgroup/memory.max"), used = file_number("/sys/fs/cgroup/memory.current");
+    size_t cached = proc_value("/sys/fs/cgroup/memory.stat", "inactive_file ") / 1024; /* bytes there, not KiB */
 
-    if (limit > 0 && limit > used && limit - used < available) {
-        available = limit - used;
+    used -= cached < used ? cached : used; /* cached files count as used, and give way when memory is asked for */
+    if (limit > 0) {
+        size_t left = limit > used ? limit - used : 0;
+
+        available = left < available ? left : available;
     }
     return available;
 }
@@ -203,6 +207,9 @@ static mx_code read_exams(mx_plan *p, mx_status *st) {
             MX_TRY(add_exams(p, i, MX_SPLIT_HELD_OUT, r->train.data.tasks.at[i], st));
         }
     }
+    if (!p->trains && p->exams == 0) {
+        return mx_fail(st, MX_E_RECIPE, mx_recipe_place(r, "eval.protocols"), "eval.protocols is empty: there is nothing to score");
+    }
     return MX_OK;
 }
 
@@ -254,7 +261,7 @@ static void measure_limits(mx_plan *p) {
 }
 
 static mx_code measure_memory(mx_plan *p, size_t limit, mx_status *st) {
-    size_t device = 0, available = limit ? limit : mx_memory_available();
+    size_t device = 0, needed, available = limit ? limit : mx_memory_available();
 
     mx_model_bytes(p->backend, p->base_file, p->layout, &p->limits, p->bytes);
     p->bytes[MX_MEMORY_TRAINED] = mx_trainee_bytes(p->layout, p->trains);
@@ -263,9 +270,10 @@ static mx_code measure_memory(mx_plan *p, size_t limit, mx_status *st) {
     }
     p->host_bytes = mx_memory_now();
     p->total_bytes = device + p->host_bytes;
-    if (device > available) {
-        mx_fail(st, MX_E_MEMORY, MX_NOWHERE, "this run needs %s and the machine has %s left (mixrun plan shows what for)",
-                mx_text_bytes(p->total_bytes), mx_text_bytes(available));
+    needed = limit ? p->total_bytes : device; /* what the process holds already is no longer among what is available */
+    if (needed > available) {
+        mx_fail(st, MX_E_MEMORY, MX_NOWHERE, "this run needs %s and %s %s%s (mixrun plan shows what for)", mx_text_bytes(needed),
+                limit ? "--memory-limit is" : "the machine has", mx_text_bytes(available), limit ? "" : " left");
         mx_hint(st, "a smaller train.micro_batch_tokens (now %lld) needs less for activations (now %s)",
                 (long long)p->recipe->train.data.micro_batch_tokens, mx_text_bytes(p->bytes[MX_MEMORY_SAVED]));
         return MX_E_MEMORY;

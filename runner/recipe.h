@@ -23,14 +23,13 @@ typedef struct mx_train_options {
     int64_t save_steps, logging_steps, router_log_steps; /* 0: see their help */
 } mx_train_options;
 
-typedef enum mx_device_word { MX_DEVICE_AUTO, MX_DEVICE_CPU, MX_DEVICE_CUDA } mx_device_word;
 typedef enum mx_precision_word { MX_PRECISION_WORD_AUTO, MX_PRECISION_WORD_F32, MX_PRECISION_WORD_BF16 } mx_precision_word;
 
 typedef struct mx_recipe {
     const char *name;
     const char *base_model;
     const char *device; /* auto | cpu | cuda | cuda:n */
-    int precision; /* mx_precision_word; after mx_recipe_resolve never auto */
+    int precision; /* mx_precision_word; never auto once it is read */
     int64_t threads, seed;
     const char *db, *output_dir, *data_dir;
     mx_chosen adapter; /* table: the method's; config: its words */
