@@ -47,6 +47,9 @@ static mx_code fail(mx_store *s, mx_status *st, const char *doing) {
     case SQLITE_READONLY:
         mx_hint(st, "the file or its folder cannot be written; name another one with db=OTHER.db");
         break;
+    case SQLITE_CANTOPEN:
+        mx_hint(st, "is its folder there, and may it be written? Another file is named with db=OTHER.db");
+        break;
     case SQLITE_NOTADB:
     case SQLITE_CORRUPT:
         mx_hint(st, "this is not a database mixrun can read; it was left as it is: name another one with db=OTHER.db");
@@ -155,10 +158,10 @@ static mx_code bring_forward(mx_store *s, mx_status *st) {
         mx_hint(st, "name another file with db=OTHER.db");
         goto undo;
     }
-    if (version > MX_SCHEMA_VERSION) {
+    if (version < 0 || version > MX_SCHEMA_VERSION) {
         code = mx_fail(st, MX_E_STORE, MX_NOWHERE,
-                       "%s was written by a newer mixrun (schema %lld; this program knows %d); it was left as it is",
-                       s->path, (long long)version, MX_SCHEMA_VERSION);
+                       "%s was written by %s mixrun (schema %lld; this program knows %d); it was left as it is", s->path,
+                       version < 0 ? "no known" : "a newer", (long long)version, MX_SCHEMA_VERSION);
         goto undo;
     }
     for (int64_t v = version; v < MX_SCHEMA_VERSION; v++) {
@@ -455,7 +458,46 @@ mx_code mx_store_run_find(mx_store *s, const char *what, mx_arena *arena, mx_run
     return no_such_run(s, what, arena, st);
 }
 
+/* The number after `word` on its line of a file of /proc; 0: none. */
+static int64_t proc_number(const char *path, const char *word) {
+    char line[512];
+    int64_t value = 0;
+    FILE *f = fopen(path, "r");
+
+    while (f && value == 0 && fgets(line, sizeof line, f)) {
+        if (strncmp(line, word, strlen(word)) == 0) {
+            value = strtoll(line + strlen(word), NULL, 10);
+        }
+    }
+    if (f) {
+        fclose(f);
+    }
+    return value;
+}
+
+/* When a process of this machine began, as mx_now_ms; 0: not told. proc(5): field 22 of stat, in ticks since boot; the name in
+ * field 2 may hold anything, so fields are counted from its last ')'. */
+static int64_t process_began_ms(int64_t pid) {
+    enum { AFTER_NAME = 20 };
+    char path[64], line[1024] = "", *at;
+    int64_t boot = proc_number("/proc/stat", "btime ");
+    FILE *f;
+
+    snprintf(path, sizeof path, "/proc/%lld/stat", (long long)pid);
+    f = fopen(path, "r");
+    if (f) {
+        line[fread(line, 1, sizeof line - 1, f)] = '\0';
+        fclose(f);
+    }
+    at = strrchr(line, ')');
+    for (int field = 0; at && field < AFTER_NAME; field++) {
+        at = strchr(at + 1, ' ');
+    }
+    return at && boot ? boot * 1000 + strtoll(at, NULL, 10) * 1000 / sysconf(_SC_CLK_TCK) : 0;
+}
+
 bool mx_run_is_dead(const mx_run_row *row) {
+    enum { CLOCK_MS = 5000 }; /* boot time is told in whole seconds, and clocks are set now and then */
     char host[256] = "";
 
     if (strcmp(row->state, "running") != 0) {
@@ -463,7 +505,10 @@ bool mx_run_is_dead(const mx_run_row *row) {
     }
     gethostname(host, sizeof host - 1);
     if (strcmp(host, row->host) == 0) {
-        return kill((pid_t)row->pid, 0) != 0 && errno == ESRCH;
+        if (kill((pid_t)row->pid, 0) != 0 && errno == ESRCH) {
+            return true;
+        }
+        return process_began_ms(row->pid) > row->heartbeat_ms + CLOCK_MS; /* another process has its number */
     }
     return mx_now_ms() - row->heartbeat_ms > DEAD_AFTER_MS;
 }

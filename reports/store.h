@@ -32,7 +32,7 @@ typedef struct mx_run_row {
 /* `write` false: must exist, opened read-only, older versions refused with the remedy. */
 MX_MUST_CHECK mx_code mx_store_open(const char *path, bool write, mx_store **ret, mx_status *st);
 void mx_store_close(mx_store *s); /* NULL is fine; an open transaction is rolled back */
-struct sqlite3 *mx_store_handle(mx_store *s); /* for query.c and tests */
+struct sqlite3 *mx_store_handle(mx_store *s); /* for summary.c and tests */
 const char *mx_store_path(const mx_store *s);
 
 /* Waits for other writers up to 30 s. Nested calls are a programmer's error. */
@@ -50,7 +50,8 @@ MX_MUST_CHECK mx_code mx_store_heartbeat(mx_store *s, int64_t run_id, int64_t st
 /* By number, by uuid or its first digits, or by name (the newest). MX_E_USAGE with near names when there is none. */
 MX_MUST_CHECK mx_code mx_store_run_find(mx_store *s, const char *what, mx_arena *arena, mx_run_row *ret,
                                         mx_status *st);
-/* 'running' but its process is gone (same host: no such pid; another host: no heartbeat for 10 minutes). */
+/* 'running' but its process is gone (same host: no such pid, or it began after the last heartbeat; another host: no
+ * heartbeat for 10 minutes). */
 bool mx_run_is_dead(const mx_run_row *row);
 /* Forget what a run wrote after `step`, before it goes on from there: metrics and router windows past it, and evaluations from
  * it on (that at `step` itself is made again: it may have been cut short). */

@@ -39,7 +39,8 @@ static void score_cell(mx_table *t, sqlite3_stmt *q, int i) {
 
 /* Before is step 0; after is the last evaluation. */
 static const char scores_sql[] =
-    "SELECT e.protocol, s.metric, e.split, e.task, e.n, b.value, b.stderr, s.value, s.stderr, s.majority, e.limited, e.step"
+    "SELECT e.protocol, s.metric, e.split, e.task, e.n, b.value, b.stderr, s.value, s.stderr, s.majority, e.limited, e.step,"
+    " (SELECT kind FROM runs WHERE runs.run_id = e.run_id)"
     " FROM evaluations e JOIN scores s USING (evaluation_id)"
     " LEFT JOIN evaluations e0 ON e0.run_id = e.run_id AND e0.task = e.task AND e0.split = e.split"
     "   AND e0.protocol = e.protocol AND e0.step = 0 AND e.step > 0"
@@ -57,13 +58,22 @@ static void close_block(mx_table *t, mx_text *out) {
     mx_table_finish(t);
 }
 
+/* A run that only evaluates has one score, neither before nor after. */
+static bool only_scored(sqlite3_stmt *q) {
+    return strcmp(text_at(q, 12), "eval") == 0;
+}
+
 static void open_block(mx_table *t, sqlite3_stmt *q) {
-    mx_table_init(t, 5);
+    mx_table_init(t, only_scored(q) ? 4 : 5);
     t->right[1] = t->right[2] = t->right[3] = t->right[4] = true;
     mx_table_cell(t, "%s, %s, %s", text_at(q, 1), text_at(q, 0), text_at(q, 2));
     mx_table_cell(t, "n");
-    mx_table_cell(t, "before");
-    mx_table_cell(t, "after");
+    if (only_scored(q)) {
+        mx_table_cell(t, "score");
+    } else {
+        mx_table_cell(t, "before");
+        mx_table_cell(t, "after");
+    }
     mx_table_cell(t, "majority");
 }
 
@@ -88,7 +98,9 @@ mx_code mx_summary_scores(mx_store *s, int64_t run_id, mx_text *out, mx_status *
         limited |= sqlite3_column_int(q, 10) != 0;
         mx_table_cell(&table, "%s%s", text_at(q, 3), sqlite3_column_int(q, 10) ? " (limited)" : "");
         mx_table_cell(&table, "%s", mx_text_count(sqlite3_column_int64(q, 4)));
-        if (sqlite3_column_int64(q, 11) == 0) { /* nothing but the evaluation before training */
+        if (only_scored(q)) {
+            score_cell(&table, q, 7);
+        } else if (sqlite3_column_int64(q, 11) == 0) { /* nothing but the evaluation before training */
             score_cell(&table, q, 7);
             mx_table_cell(&table, "-");
         } else {
