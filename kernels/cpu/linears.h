@@ -3,7 +3,7 @@
 #ifndef KERNELS_CPU_LINEARS_H
 #define KERNELS_CPU_LINEARS_H
 
-#include "kernels/cpu/cpu.h"
+#include "kernels/cpu/tile.h"
 
 /* Terms that read the same rows, of whatever linear, share one product with their A's stacked. The group's matrices
  * have `rank` columns, of which a term has those from `column` on. */
@@ -44,5 +44,17 @@ void mx_term_b_row(const mx_low_rank *t, int64_t o, mx_dtype act, void *ret);
 size_t mx_linears_backward_bytes(const mx_backend *q, const mx_linears *l);
 /* xd = x where kept (without 1 / (1 - rate)); x itself when there is no dropout. */
 const void *mx_linears_dropped(const mx_linears *l, const uint8_t *bits, void *scratch);
+
+/* ------------------------------------------------------------------ linears_input.c
+ * p of a group: act (rows padded to 32, depth), row t at line t, its first `rank` columns used, zeros elsewhere. */
+static inline int64_t mx_input_depth(mx_dtype act, const mx_term_group *g) {
+    return mx_tile_depth(act, g->rank);
+}
+size_t mx_input_p_bytes(const mx_linears *l, mx_dtype act); /* of all groups */
+/* Where the p of term `index`'s group begins. */
+size_t mx_input_p_offset(const mx_linears *l, mx_dtype act, int64_t index);
+size_t mx_input_packed_bytes(const mx_linears *l, mx_dtype act);
+/* dx = (dx +) sum + mask . (p A) over all groups; in f32 the sum already stands in dx. p NULL: no terms. */
+void mx_input_finish(mx_cpu *cpu, const mx_linears *l, const float *sum, const uint8_t *bits, const char *p, void *packed);
 
 #endif

@@ -6,8 +6,8 @@
  *          p = s w (d . v) / (1 - rate),  dA += p^T xd,  dx += mask . (p A)
  *   dx = sum over linears of dz W, and the masked part
  *
- * G is computed as (R, O), not (O, R): oneDNN is two to four times faster at few wide rows than at many thin ones.
- * Sums over rows stop at `live`: what padding rows hold reaches no gradient. */
+ * G is computed as (R, O), not (O, R): oneDNN is two to four times faster at few wide rows than at many thin ones. The
+ * masked part of dx is linears_input.c's. Sums over rows stop at `live`: what padding rows hold reaches no gradient. */
 #include "kernels/cpu/linears.h"
 
 typedef struct work {
@@ -19,23 +19,14 @@ typedef struct work {
     void *u;        /* act (T, R) of one term */
     void *b;        /* act (out, R) of one term */
     float *g;       /* (R, out) of one term; (rank of a group, in) of A's gradients */
-    void *p;        /* act, for each group a (rows, rank) */
+    char *p;        /* act, for each group (padded rows, depth), zeros where a term does not reach */
     void *dropped;  /* act (T, in) */
-    void *stacked;  /* act (ranks of all groups, in) */
+    void *packed;   /* linears_input.c's */
     float *dx;      /* (T, in), bf16 only: before it is rounded */
-    float *dx_low;  /* (block, in), dropout only: p A before the mask */
-    int64_t block;  /* rows of it */
 } work;
 
 static int64_t larger(int64_t a, int64_t b) {
     return a > b ? a : b;
-}
-
-/* Rows of p A at a time: as many as stay in a core's second-level cache until they are masked and added. */
-static int64_t low_block(const mx_linears *l) {
-    int64_t rows = (1 << 20) / (int64_t)sizeof(float) / l->in / 64 * 64;
-
-    return rows < 64 ? 64 : rows;
 }
 
 /* Whether dx may be written by the one product it consists of. */
@@ -71,11 +62,9 @@ static work take(const mx_backend *q, mx_scratch *s, const mx_linears *l) {
         w.u = mx_scratch_take(s, (size_t)(rows * rank) * w.size);
         w.b = mx_scratch_take(s, (size_t)b_most * w.size);
         w.g = MX_SCRATCH(s, float, g_most);
-        w.p = mx_scratch_take(s, (size_t)(rows * mx_terms_rank(l)) * w.size);
+        w.p = mx_scratch_take(s, mx_input_p_bytes(l, w.act));
         w.dropped = l->dropout.rate > 0 ? mx_scratch_take(s, (size_t)(rows * l->in) * w.size) : NULL;
-        w.stacked = mx_scratch_take(s, (size_t)(mx_terms_rank(l) * l->in) * w.size);
-        w.block = low_block(l) < rows ? low_block(l) : rows;
-        w.dx_low = l->dropout.rate > 0 ? MX_SCRATCH(s, float, w.block * l->in) : NULL;
+        w.packed = mx_scratch_take(s, mx_input_packed_bytes(l, w.act));
     }
     w.dx = w.act == MX_BF16 && !direct(l) ? MX_SCRATCH(s, float, rows * l->in) : NULL;
     return w;
@@ -158,8 +147,8 @@ typedef struct term_place {
     const mx_low_rank *t;
     int64_t out, begin, end, live_end;
     const char *q;      /* act (end - begin, R) */
-    char *p;            /* act (end - begin, group's rank), from this term's column on */
-    int64_t group_rank;
+    char *p;            /* act (end - begin, depth), from this term's column on */
+    int64_t depth;      /* of its group's p */
 } term_place;
 
 /* dB[o,r] += e[o] G[r,o], de[o] += sum_r B[o,r] G[r,o]. */
@@ -255,28 +244,11 @@ static void term_backward(mx_cpu *cpu, const mx_linears *l, const work *w, const
         float scale = kept * t->scale * (t->row_weight ? t->row_weight[at->begin + i] : 1.0f);
 
         scale_values(v, t->rank_scale, scale, t->rank);
-        mx_values_convert(at->p + (size_t)(i * at->group_rank) * w->size, w->act, v, MX_F32, t->rank);
+        mx_values_convert(at->p + (size_t)(i * at->depth) * w->size, w->act, v, MX_F32, t->rank);
     }
 }
 
 /* ------------------------------------------------------------------ groups */
-
-/* Where group g's p begins: behind those of the groups whose first term comes earlier. */
-static char *group_p(const mx_linears *l, const work *w, const mx_term_group *g) {
-    int64_t count = mx_terms_count(l), at = 0;
-
-    for (int64_t i = 0; i < count; i++) {
-        int64_t column;
-        bool first;
-        mx_term_group other = mx_terms_group(l, i, &first, &column);
-
-        if (other.begin == g->begin && other.end == g->end) {
-            break;
-        }
-        at += first ? l->rows->rows * other.rank : 0;
-    }
-    return (char *)w->p + (size_t)at * w->size;
-}
 
 static void add_da(const mx_linears *l, const mx_term_group *g, const float *from) {
     int64_t count = mx_terms_count(l);
@@ -310,95 +282,20 @@ static bool wants_da(const mx_linears *l, const mx_term_group *g) {
     return false;
 }
 
-/* dA of the group's terms. */
-static void group_da(mx_cpu *cpu, const mx_linears *l, const work *w, const mx_term_group *g, const void *dropped) {
-    int64_t live = (l->rows->live < g->end ? l->rows->live : g->end) - g->begin;
+static void group_da(mx_cpu *cpu, const mx_linears *l, const work *w, int64_t index, const mx_term_group *g,
+                     const void *dropped) {
+    int64_t live = (l->rows->live < g->end ? l->rows->live : g->end) - g->begin, depth = mx_input_depth(w->act, g);
+    const char *p = w->p + mx_input_p_offset(l, w->act, index) + (size_t)(g->begin * depth) * w->size;
 
     if (live > 0 && wants_da(l, g)) {
-        mx_gemm(cpu, g->rank, l->in, live, mx_factor_transposed(group_p(l, w, g), w->act, g->rank),
+        mx_gemm(cpu, g->rank, l->in, live, mx_factor_transposed(p, w->act, depth),
                 mx_factor_of((const char *)dropped + (size_t)(g->begin * l->in) * w->size, w->act, l->in),
                 mx_product_of(w->g, MX_F32, l->in), false);
         add_da(l, g, w->g);
     }
 }
 
-/* p A of the group's rows among [begin, end), into the lines of dx that belong to them (row `begin` is dx's first). */
-static void group_dx(mx_cpu *cpu, const mx_linears *l, const work *w, const mx_term_group *g, const void *stacked,
-                     float *dx, int64_t begin, int64_t end, bool add) {
-    int64_t first = g->begin > begin ? g->begin : begin, last = g->end < end ? g->end : end;
-
-    if (first < last) {
-        const char *p = group_p(l, w, g) + (size_t)((first - g->begin) * g->rank) * w->size;
-
-        mx_gemm(cpu, last - first, l->in, g->rank, mx_factor_of(p, w->act, g->rank), mx_factor_of(stacked, w->act, l->in),
-                mx_product_of(dx + (first - begin) * l->in, MX_F32, l->in), add);
-    }
-}
-
-/* ------------------------------------------------------------------ the input's gradient */
-
-MX_CLONES static void round_sum(uint16_t *to, const float *a, const float *b, int64_t n, bool add) {
-    for (int64_t i = 0; i < n; i++) {
-        to[i] = mx_bf16_round((add ? mx_bf16_widen(to[i]) : 0.0f) + a[i] + (b ? b[i] : 0.0f));
-    }
-}
-
-/* dx = (dx +) sum + mask . low of rows [begin, end). In f32 the sum already stands in dx. The factor 1 / (1 - rate) is
- * in p. */
-static void finish(const mx_linears *l, const work *w, int64_t begin, int64_t end, bool low) {
-    int64_t row_bytes = mx_dropout_row_bytes(l->in);
-
-#pragma omp parallel for schedule(static)
-    for (int64_t t = begin; t < end; t++) {
-        float *masked = low ? w->dx_low + (t - begin) * l->in : NULL;
-
-        if (w->act == MX_F32) {
-            if (masked) {
-                mx_dropout_row(w->bits + t * row_bytes, 0, mx_row_of(&l->dx, t), MX_F32, masked, MX_F32, l->in, true);
-            }
-            continue;
-        }
-        if (masked) {
-            mx_dropout_row(w->bits + t * row_bytes, 0, masked, MX_F32, masked, MX_F32, l->in, false);
-        }
-        round_sum(mx_row_of(&l->dx, t), w->dx + t * l->in, masked, l->in, l->dx_adds);
-    }
-}
-
-/* The stacked A's of the group whose first term is `index`; all groups' lie one after another. */
-static void *stacked_of(const mx_linears *l, const work *w, int64_t index) {
-    int64_t column, rank = 0;
-    bool first;
-
-    for (int64_t i = 0; i < index; i++) {
-        mx_term_group g = mx_terms_group(l, i, &first, &column);
-
-        rank += first ? g.rank : 0;
-    }
-    return (char *)w->stacked + (size_t)(rank * l->in) * w->size;
-}
-
-/* p A of all groups, rows [begin, end), into dx. With `add` 0 the rows are zeroed before, unless one group fills them. */
-static void low_rank_dx(mx_cpu *cpu, const mx_linears *l, const work *w, float *dx, int64_t begin, int64_t end, bool add) {
-    int64_t count = mx_terms_count(l), column;
-    bool first;
-
-    for (int64_t i = 0; i < count; i++) {
-        mx_term_group g = mx_terms_group(l, i, &first, &column);
-
-        if (!first) {
-            continue;
-        }
-        if (!add && (g.begin > begin || g.end < end)) {
-            memset(dx, 0, sizeof *dx * (size_t)((end - begin) * l->in)); /* rows this first group does not reach */
-            add = true;
-        }
-        group_dx(cpu, l, w, &g, stacked_of(l, w, i), dx, begin, end, add);
-        add = true;
-    }
-}
-
-static void groups_backward(mx_cpu *cpu, const mx_linears *l, const work *w) {
+static void groups_da(mx_cpu *cpu, const mx_linears *l, const work *w) {
     const void *dropped = mx_linears_dropped(l, w->bits, w->dropped);
     int64_t count = mx_terms_count(l), column;
     bool first;
@@ -407,30 +304,12 @@ static void groups_backward(mx_cpu *cpu, const mx_linears *l, const work *w) {
         mx_term_group g = mx_terms_group(l, i, &first, &column);
 
         if (first) {
-            group_da(cpu, l, w, &g, dropped);
-            mx_terms_stack(l, &g, w->act, stacked_of(l, w, i));
+            group_da(cpu, l, w, i, &g, dropped);
         }
     }
 }
 
-/* The input's gradient, given the sum over linears of dz W: in dx itself (f32), or in w->dx. */
-static void input_backward(mx_cpu *cpu, const mx_linears *l, const work *w, bool terms) {
-    int64_t rows = l->rows->rows;
-
-    if (terms && w->dx_low) {
-        for (int64_t begin = 0; begin < rows; begin += w->block) {
-            int64_t end = begin + w->block < rows ? begin + w->block : rows;
-
-            low_rank_dx(cpu, l, w, w->dx_low, begin, end, false);
-            finish(l, w, begin, end, true);
-        }
-        return;
-    }
-    if (terms) {
-        low_rank_dx(cpu, l, w, w->act == MX_F32 ? l->dx.data : w->dx, 0, rows, true);
-    }
-    finish(l, w, 0, rows, false);
-}
+/* ------------------------------------------------------------------ all of it */
 
 static void linear_backward(mx_cpu *cpu, const mx_linears *l, const work *w, int64_t j, int64_t first_term) {
     const mx_linear *linear = &l->linear[j];
@@ -448,12 +327,13 @@ static void linear_backward(mx_cpu *cpu, const mx_linears *l, const work *w, int
         int64_t column, end = mx_term_end(l, t);
         bool first;
         mx_term_group g = mx_terms_group(l, first_term + i, &first, &column);
-        term_place at = { .t = t, .out = linear->out, .begin = t->begin, .end = end, .group_rank = g.rank };
+        term_place at = { .t = t, .out = linear->out, .begin = t->begin, .end = end };
 
         at.live_end = l->rows->live < end ? l->rows->live : end;
         at.live_end = at.live_end < t->begin ? t->begin : at.live_end;
         at.q = mx_linears_q(l, w->act, l->saved, first_term + i);
-        at.p = group_p(l, w, &g) + (size_t)column * w->size;
+        at.depth = mx_input_depth(w->act, &g);
+        at.p = w->p + mx_input_p_offset(l, w->act, first_term + i) + (size_t)(at.begin * at.depth + column) * w->size;
         if (t->rank > 0 && end > t->begin) {
             term_backward(cpu, l, w, &at, dz);
         }
@@ -468,15 +348,18 @@ void mx_cpu_linears_backward(mx_backend *q, const mx_linears *l) {
     int64_t first_term = 0;
 
     assert(l->training && l->x.dtype == w.act);
+    if (terms) {
+        memset(w.p, 0, mx_input_p_bytes(l, w.act));
+    }
     for (int64_t j = 0; j < l->linears; j++) {
         linear_backward(cpu, l, &w, j, first_term);
         first_term += l->linear[j].terms;
     }
     if (terms) {
-        groups_backward(cpu, l, &w);
+        groups_da(cpu, l, &w);
     }
     if (l->dx.data && !(w.act == MX_BF16 && direct(l))) {
-        input_backward(cpu, l, &w, terms);
+        mx_input_finish(cpu, l, w.dx, w.bits, terms ? w.p : NULL, w.packed);
     }
     mx_scratch_reset(&cpu->scratch, mark);
 }
