@@ -33,7 +33,6 @@ static size_t window_parts(mx_session *s, mx_checkpoint_part part[CHECKPOINT_PAR
 static mx_code save_checkpoint(mx_session *s, mx_status *st) {
     mx_checkpoint_part part[CHECKPOINT_PARTS];
 
-    MX_TRY(mx_model_read_load(s->model, &s->window, st));
     return mx_checkpoint_save(s->checkpoint_path, s->trainee, s->row.uuid, part, window_parts(s, part), st);
 }
 
@@ -120,6 +119,8 @@ static mx_code store_step(mx_session *s, int64_t step, const mx_stream_step *bat
     };
     bool window = step % p->router_log_steps == 0 || step == p->totals.steps;
 
+    /* every step by itself: how the window's f64 sums round must not depend on when a checkpoint or a line was due */
+    MX_TRY(mx_model_read_load(s->model, &s->window, st));
     if (step % p->logging_steps != 0 && step != p->totals.steps && !window) {
         return MX_OK;
     }
@@ -130,7 +131,6 @@ static mx_code store_step(mx_session *s, int64_t step, const mx_stream_step *bat
         }
     }
     if (window) {
-        MX_TRY(mx_model_read_load(s->model, &s->window, st));
         MX_TRY(mx_store_window(s, "train", s->window_first, step, 0, st));
         s->window_first = step + 1;
     }
@@ -138,25 +138,23 @@ static mx_code store_step(mx_session *s, int64_t step, const mx_stream_step *bat
     return mx_store_commit(s->store, st);
 }
 
-static mx_code show_step(mx_session *s, int64_t step, const mx_numbers *n, double learning_rate, mx_status *st) {
+static void show_step(mx_session *s, int64_t step, const mx_numbers *n, double learning_rate) {
     const mx_plan *p = s->plan;
     char router[96] = "";
 
     if (!mx_progress_due(&s->progress)) {
-        return MX_OK;
+        return;
     }
     if (s->window.experts > 0) {
         double most;
         int64_t dead;
 
-        MX_TRY(mx_model_read_load(s->model, &s->window, st));
         mx_router_load_balance(&s->window, &most, &dead);
         snprintf(router, sizeof router, "  aux %.4f  router: max/mean load %.2f, %lld dead", n->balance, most, (long long)dead);
     }
     mx_progress_show(&s->progress, "step %lld/%lld  epoch %lld/%lld  loss %.3f  lr %.1e  %.2f ktok/s%s", (long long)step,
                      (long long)p->totals.steps, (long long)((step - 1) / p->totals.steps_per_epoch + 1),
                      (long long)p->recipe->train.data.num_epochs, n->loss, learning_rate, s->rate / 1000, router);
-    return MX_OK;
 }
 
 /* -------------------------------------------------------------------- the loop */
@@ -191,7 +189,8 @@ static mx_code train_step(mx_session *s, int64_t index, mx_status *st) {
     s->rate = s->rate > 0 ? 0.9 * s->rate + 0.1 * speed : speed;
     s->progress.work_done += 3 * batch.rows;
     MX_TRY(store_step(s, index + 1, &batch, &numbers, speed, rate, st));
-    return show_step(s, index + 1, &numbers, rate, st);
+    show_step(s, index + 1, &numbers, rate);
+    return MX_OK;
 }
 
 static void hint_resume(const mx_session *s, mx_status *st) {

@@ -51,8 +51,9 @@ static void interrupted_equals_whole(const char *adapter, const char *precision,
     int code;
 
     tiny_recipe(&x, "r.yaml", adapter);
-    program(&x, 0, "r.yaml --quiet db=a.db output_dir=a precision=%s", precision);
-    child = start(&x, mx_arena_text(&x.arena, "r.yaml --quiet db=b.db output_dir=b precision=%s", precision));
+    /* windows of several steps, so that a signal falls inside one */
+    program(&x, 0, "r.yaml --quiet db=a.db output_dir=a precision=%s train.router_log_steps=4", precision);
+    child = start(&x, mx_arena_text(&x.arena, "r.yaml --quiet db=b.db output_dir=b precision=%s train.router_log_steps=4", precision));
     signal_at(&x, "b.db", child, step, number);
     code = finish(child);
     if (code != 0) { /* it may have been quicker than the signal: then there is nothing to resume */
