@@ -272,6 +272,7 @@ void mx_model_forward(mx_model *m, mx_adapter *const *adapter, int64_t adapters,
     m->adapter = adapter[0];
     m->pass = *pass;
     m->keeps = pass->training;
+    m->b->ops->scratch(m->b, mx_scratch_at(m, m->plan.ops), m->plan.ops_bytes); /* another model may have been opened since */
     take_batch(m, batch);
     if (m->adapter->stale && method->refresh) {
         method->refresh(m->adapter, &m->frozen);

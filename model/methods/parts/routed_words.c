@@ -288,7 +288,9 @@ void mx_routed_import(mx_import *in, bool dora, mx_routed_words *w) {
     }
     switch ((mx_routing)w->routing) {
     case MX_ROUTE_TOP_K:
-        mx_import_integer(in, "top_k", 1, w->num_experts, &w->top_k);
+        if (!mx_import_integer(in, "top_k", 1, w->num_experts, &w->top_k) && !in->failed && w->top_k > w->num_experts) {
+            mx_import_refuse(in, "top_k", "is missing");
+        }
         break;
     case MX_ROUTE_TOP_P:
         mx_import_real(in, "top_p", 0, 1, &w->top_p);
