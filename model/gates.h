@@ -12,7 +12,7 @@ typedef struct mx_gate_result {
     bool ok;
 } mx_gate_result;
 
-/* MX_E_CHECK when one does not hold, after all were reported. */
+/* threads 0 means one, which is quickest at these sizes. MX_E_CHECK when one does not hold, after all were reported. */
 MX_MUST_CHECK mx_code mx_gates_run(const mx_backend_options *options,
                                    void (*report)(void *context, const mx_gate_result *r), void *context,
                                    mx_status *st);

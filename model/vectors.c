@@ -332,6 +332,7 @@ static mx_code list_cases(const char *folder, mx_arena *arena, const char ***ret
 mx_code mx_vectors_run(const char *folder, const mx_backend_options *options,
                        void (*report)(void *context, const mx_vectors_result *r), void *context,
                        mx_vectors_summary *ret, mx_status *st) {
+    mx_backend_options quick = *options;
     mx_vectors_set set = { .folder = folder };
     examination x = { .set = &set, .report = report, .context = context, .sum = ret };
     const char **name = NULL;
@@ -353,7 +354,8 @@ mx_code mx_vectors_run(const char *folder, const mx_backend_options *options,
     if (code) {
         goto done;
     }
-    code = mx_backend_open(options, &x.b, st);
+    quick.threads = quick.threads ? quick.threads : 1;
+    code = mx_backend_open(&quick, &x.b, st);
     for (size_t i = 0; !code && i < names; i++) {
         code = run_case(&x, name[i], st);
     }

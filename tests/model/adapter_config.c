@@ -82,7 +82,8 @@ Test(adapter_config, wrong_values_are_told) {
         const char *text, *words;
     } cases[] = {
         { "{\"peft_type\": \"VERA\", \"r\": 8}", "peft_type 'VERA' is none" },
-        { "{\"r\": 8}", "'r' is not a word" }, /* no type: nothing trained */
+        { "{\"r\": 8}", "peft_type '(none)' is none" },
+        { "{\"peft_type\": null, \"r\": 8}", "'r' is not a word" },
         { "{\"peft_type\": \"LORA\", \"lora_alpha\": 8}", "r: is missing" },
         { "{\"peft_type\": \"LORA\", \"r\": 0, \"lora_alpha\": 8}", "r must be an integer from 1" },
         { "{\"peft_type\": \"LORA\", \"r\": \"8\", \"lora_alpha\": 8}", "r must be an integer" },
@@ -92,6 +93,8 @@ Test(adapter_config, wrong_values_are_told) {
         { "{\"peft_type\": \"MIXLORA\", \"r\": 8, \"lora_alpha\": 8, \"num_experts\": 4}", "routing_strategy: is missing" },
         { "{\"peft_type\": \"MIXLORA\", \"r\": 8, \"lora_alpha\": 8, \"routing_strategy\": \"mixlora\", \"num_experts\": 4, "
           "\"top_k\": 5}", "top_k must be an integer from 1 to 4" },
+        { "{\"peft_type\": \"MIXLORA\", \"r\": 8, \"lora_alpha\": 8, \"routing_strategy\": \"mixlora\", \"num_experts\": 1}",
+          "top_k: is missing" },
         { "{\"peft_type\": \"MIXLORA\", \"r\": 8, \"lora_alpha\": 8, \"routing_strategy\": \"mixlora\", \"num_experts\": 4, "
           "\"top_k\": 2, \"act_fn\": \"gelu\"}", "only silu" },
         { "{\"peft_type\": \"MIXLORA\", \"r\": 8, \"lora_alpha\": 8, \"routing_strategy\": \"mixlora\", \"num_experts\": 4, "
