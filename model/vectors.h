@@ -33,9 +33,10 @@ typedef struct mx_vectors_summary {
     int64_t built, not_built, runs, failed; /* cases, cases, ways run, ways beyond tolerance */
 } mx_vectors_summary;
 
-/* Opens its own backend; threads 0 means one: on models this small more threads cost more than they give. In bf16 the errors are reported and held only to be finite and of the right order: tolerances for
- * bf16 are figures, found by measuring (see vectors.c). MX_E_CHECK when anything is beyond tolerance (after all cases ran),
- * MX_E_DATA when the folder is broken. `report` may be NULL. */
+/* Opens its own backend; threads 0 means one: on models this small more threads cost more than they give. In bf16
+ * errors are reported and held to be finite, and only the mean losses have a tolerance (vectors_compare.c says why).
+ * MX_E_CHECK when anything is beyond tolerance, after all cases ran; MX_E_DATA when the folder is broken. `report` may be
+ * NULL. */
 MX_MUST_CHECK mx_code mx_vectors_run(const char *folder, const mx_backend_options *options,
                                      void (*report)(void *context, const mx_vectors_result *r), void *context,
                                      mx_vectors_summary *ret, mx_status *st);
