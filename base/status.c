@@ -235,7 +235,9 @@ void mx_status_print(const mx_status *st, FILE *out) {
             fputs(": ", out);
         }
     }
-    fputs("error: ", out);
+    if (st->code != MX_E_STOPPED) { /* stopping is what was asked for */
+        fputs("error: ", out);
+    }
     put_clean(st->text, first, out);
     fputc('\n', out);
     if (st->at.file && st->at.line && st->at.column) {

@@ -2,6 +2,7 @@
 #include "eval/score.h"
 
 #include <assert.h>
+#include <math.h>
 
 mx_code mx_exam_prepare(const mx_questions *questions, mx_protocol protocol, const mx_tokenizer *tokenizer,
                         int64_t sequence_len, mx_arena *arena, mx_exam *ret, mx_status *st) {
@@ -90,6 +91,19 @@ static mx_code score_labels(const mx_exam *e, mx_model *model, const mx_batch *b
     return MX_OK;
 }
 
+/* A score that is not a number would be judged as if it were one. */
+static mx_code check_finite(const mx_exam *e, const mx_exam_item *item, int64_t count, mx_status *st) {
+    for (int64_t q = 0; q < count; q++) {
+        for (int32_t i = 0; i < item[q].scores; i++) {
+            if (!isfinite(item[q].score[i])) {
+                return mx_fail(st, MX_E_DIVERGED, MX_NOWHERE, "task %s, question %s: the score of choice %d is not finite",
+                               e->questions->task->name, item[q].question->id, i + 1);
+            }
+        }
+    }
+    return MX_OK;
+}
+
 static void judge(const mx_exam *e, mx_exam_result *r, mx_arena *arena) {
     int64_t correct[MX_METRICS] = { 0 }, known = 0;
 
@@ -147,6 +161,7 @@ mx_code mx_exam_run(const mx_exam *e, mx_model *model, mx_adapter *adapter, cons
         mx_model_forward(model, &adapter, 1, batch, &pass);
         MX_TRY(labels ? score_labels(e, model, batch, ret->item + first, step, st)
                       : score_choices(model, batch, ret->item + first, step, st));
+        MX_TRY(check_finite(e, ret->item + first, n, st));
         if (o->progress) {
             o->progress(o->who, first + n, ret->n);
         }

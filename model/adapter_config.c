@@ -158,10 +158,23 @@ static bool says_nothing(const json_t *v) {
 }
 
 /* Words about the file, its making, or machinery that other words switch on. */
-static bool about_the_file(const char *key) {
+/* Ways of starting that leave the base as it is: what was trained then is whole in the file. The others (PiSSA, OLoRA, CorDA,
+ * LoftQ, ...) change the base, and their adapter means nothing on the base we have. */
+static bool keeps_the_base(const json_t *init) {
+    static const char *const fine[] = { "gaussian", "kaiming", "original", "orthogonal", "eva" };
+
+    for (size_t i = 0; json_is_string(init) && i < sizeof fine / sizeof *fine; i++) {
+        if (strcmp(json_string_value(init), fine[i]) == 0) {
+            return true;
+        }
+    }
+    return json_is_boolean(init);
+}
+
+static bool about_the_file(const char *key, const json_t *value) {
     static const char *const words[] = {
         "task_type", "base_model_name_or_path", "revision", "inference_mode", "peft_version", "auto_mapping",
-        "init_lora_weights", "lora_init", "megatron_core", "qalora_group_size", "fine_tuned_by", "peft_type",
+        "megatron_core", "qalora_group_size", "fine_tuned_by", "peft_type",
     };
 
     for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
@@ -169,7 +182,7 @@ static bool about_the_file(const char *key) {
             return true;
         }
     }
-    return false;
+    return (strcmp(key, "init_lora_weights") == 0 || strcmp(key, "lora_init") == 0) && keeps_the_base(value);
 }
 
 const char *mx_import_left(const mx_import *in) {
@@ -177,7 +190,7 @@ const char *mx_import_left(const mx_import *in) {
     json_t *v;
 
     json_object_foreach((json_t *)in->object, key, v) {
-        if (!json_object_get(in->seen, key) && !says_nothing(v) && !about_the_file(key)) {
+        if (!json_object_get(in->seen, key) && !says_nothing(v) && !about_the_file(key, v)) {
             return key;
         }
     }

@@ -321,8 +321,10 @@ static mx_code check_base(const mx_plan *p, mx_status *st) {
     const char *expected = p->base.model ? p->base.model->sha256 : NULL;
 
     if (expected && strcmp(expected, p->base_hash) != 0) {
-        return mx_fail(st, MX_E_DATA, MX_NOWHERE, "%s is not %s: its sha256 is %s, not %s", p->base.path, p->base.name,
-                       p->base_hash, expected);
+        mx_fail(st, MX_E_DATA, MX_NOWHERE, "%s is not %s: its sha256 is %s, not %s", p->base.path, p->base.name, p->base_hash,
+                expected);
+        mx_hint(st, "delete that file and fetch it again, or name it by its path: base_model=%s", p->base.path);
+        return MX_E_DATA;
     }
     return MX_OK;
 }
@@ -413,9 +415,9 @@ static void print_training(const mx_plan *p, mx_text *out) {
             truncated += p->task[i].encoded.truncated;
         }
     }
-    mx_text_print(out, ": %s questions, %lld epoch%s, %s steps, %s tokens\n", mx_text_count(questions),
+    mx_text_print(out, ": %s questions, %lld epoch%s, %s step%s, %s tokens\n", mx_text_count(questions),
                   (long long)p->recipe->train.data.num_epochs, p->recipe->train.data.num_epochs == 1 ? "" : "s",
-                  mx_text_count(p->totals.steps), mx_text_count(p->totals.rows));
+                  mx_text_count(p->totals.steps), p->totals.steps == 1 ? "" : "s", mx_text_count(p->totals.rows));
     if (truncated) {
         mx_text_print(out, "           %s questions are longer than sequence_len %lld and were truncated\n",
                       mx_text_count(truncated), (long long)p->recipe->train.data.sequence_len);

@@ -44,6 +44,8 @@ static mx_code take_up(mx_session *s, mx_status *st) {
         MX_TRY(mx_checkpoint_load(s->checkpoint_path, s->trainee, s->row.uuid, part, window_parts(s, part), st));
     }
     s->first_step = s->trainee->step;
+    mx_progress_say(&s->progress, "going on from step %lld%s\n", (long long)s->first_step,
+                    s->first_step == 0 ? ": there was no checkpoint yet" : "");
     MX_TRY(mx_store_begin(s->store, st));
     MX_TRY(mx_store_drop_after(s->store, s->row.run_id, s->first_step, st));
     return mx_store_commit(s->store, st);
@@ -100,8 +102,9 @@ static int64_t work_ahead(const mx_session *s) {
 
 /* -------------------------------------------------------------------- rows */
 
+/* `last`: the run ends with this step, whatever is due: its numbers and the open window are kept. */
 static mx_code store_step(mx_session *s, int64_t step, const mx_stream_step *batch, const mx_numbers *n, double rate,
-                          double learning_rate, mx_status *st) {
+                          double learning_rate, bool last, mx_status *st) {
     const mx_plan *p = s->plan;
     const struct {
         const char *name;
@@ -117,15 +120,13 @@ static mx_code store_step(mx_session *s, int64_t step, const mx_stream_step *bat
         { "tokens", (double)batch->rows, true },
         { "tokens_per_second", rate, true },
     };
-    bool window = step % p->router_log_steps == 0 || step == p->totals.steps;
+    bool logged = last || step % p->logging_steps == 0, window = last || step % p->router_log_steps == 0;
 
-    /* every step by itself: how the window's f64 sums round must not depend on when a checkpoint or a line was due */
-    MX_TRY(mx_model_read_load(s->model, &s->window, st));
-    if (step % p->logging_steps != 0 && step != p->totals.steps && !window) {
+    if (!logged && !window) {
         return MX_OK;
     }
     MX_TRY(mx_store_begin(s->store, st));
-    for (size_t i = 0; i < sizeof metric / sizeof metric[0] && (step % p->logging_steps == 0 || step == p->totals.steps); i++) {
+    for (size_t i = 0; i < sizeof metric / sizeof metric[0] && logged; i++) {
         if (metric[i].wanted && isfinite(metric[i].value)) {
             MX_TRY(mx_store_metric(s->store, s->row.run_id, step, metric[i].name, metric[i].value, st));
         }
@@ -179,8 +180,11 @@ static mx_code train_step(mx_session *s, int64_t index, mx_status *st) {
     }
     mx_trainee_end(s->trainee);
     code = mx_trainee_numbers(s->trainee, &numbers, st);
+    if (code == MX_OK) { /* every step by itself: how the window's f64 sums round must not depend on when a checkpoint was due */
+        MX_TRY(mx_model_read_load(s->model, &s->window, st));
+    }
     if (code) {
-        mx_code stored = store_step(s, index + 1, &batch, &numbers, 0, rate, NULL);
+        mx_code stored = store_step(s, index + 1, &batch, &numbers, 0, rate, true, NULL);
 
         (void)stored; /* the failure is what the user must hear of */
         return code;
@@ -188,9 +192,8 @@ static mx_code train_step(mx_session *s, int64_t index, mx_status *st) {
     speed = (double)batch.rows / (mx_seconds() - began);
     s->rate = s->rate > 0 ? 0.9 * s->rate + 0.1 * speed : speed;
     s->progress.work_done += 3 * batch.rows;
-    MX_TRY(store_step(s, index + 1, &batch, &numbers, speed, rate, st));
-    show_step(s, index + 1, &numbers, rate);
-    return MX_OK;
+    show_step(s, index + 1, &numbers, rate); /* before a full window is stored and begun anew */
+    return store_step(s, index + 1, &batch, &numbers, speed, rate, index + 1 == p->totals.steps, st);
 }
 
 static void hint_resume(const mx_session *s, mx_status *st) {
@@ -200,7 +203,7 @@ static void hint_resume(const mx_session *s, mx_status *st) {
 static mx_code stop_here(mx_session *s, mx_status *st) {
     const mx_plan *p = s->plan;
 
-    mx_progress_say(&s->progress, "saving ... ");
+    mx_progress_say(&s->progress, "saving ...\n");
     MX_TRY(save_checkpoint(s, st));
     mx_fail(st, MX_E_STOPPED, MX_NOWHERE, "stopped at step %lld of %lld", (long long)s->trainee->step,
             (long long)p->totals.steps);

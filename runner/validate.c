@@ -6,7 +6,24 @@
 
 #include <string.h>
 
-static mx_code check_task(const char *name, mx_mark at, const mx_call *call, mx_status *st) {
+/* Can the task be asked as the recipe wants it? */
+static void check_words(const mx_recipe *r, const mx_task *task, bool trained, bool scored, mx_problems *problems) {
+    mx_prompt_form form = (mx_prompt_form)r->train.data.prompt;
+
+    if (trained && !mx_task_prompt_of(task, form)) {
+        mx_problem(problems, mx_recipe_place(r, "train.prompt"), NULL, "task '%s' has no prompt '%s'", task->name,
+                   mx_prompt_form_names[form]);
+    }
+    for (int protocol = 0; scored && protocol < MX_PROTOCOLS; protocol++) {
+        if ((r->eval.protocols >> protocol & 1) && !(task->protocols >> protocol & 1)) {
+            mx_problem(problems, mx_recipe_place(r, "eval.protocols"), NULL, "task '%s' does not offer protocol %s", task->name,
+                       mx_protocol_names[protocol]);
+        }
+    }
+}
+
+static mx_code check_task(const mx_recipe *r, const char *name, mx_mark at, bool trained, bool scored, const mx_call *call,
+                          mx_status *st) {
     mx_task *task;
     mx_status inner = { 0 };
     mx_code code = mx_task_read(name, at, call->arena, &task, call->problems, &inner);
@@ -14,6 +31,9 @@ static mx_code check_task(const char *name, mx_mark at, const mx_call *call, mx_
     if (code && code != MX_E_RECIPE) {
         *st = inner;
         return code;
+    }
+    if (code == MX_OK) {
+        check_words(r, task, trained, scored, call->problems);
     }
     return MX_OK; /* problems were added; the rest is judged too */
 }
@@ -30,8 +50,20 @@ mx_code mx_validate(const mx_call *call, mx_recipe **ret, mx_status *st) {
     for (size_t i = 0; i < r->train.data.tasks.count; i++) {
         const char *name = ((const mx_task_item *)r->train.data.tasks.item)[i].task;
 
+        bool scored = r->eval.tasks.count == 0;
+
+        for (size_t j = 0; name && j < i; j++) {
+            const char *before = ((const mx_task_item *)r->train.data.tasks.item)[j].task;
+
+            if (before && strcmp(before, name) == 0) {
+                mx_problem(call->problems, r->train.data.tasks.at[i], NULL, "train.tasks names '%s' twice; use weight for more of it", name);
+            }
+        }
+        for (size_t j = 0; name && j < r->eval.tasks.count; j++) {
+            scored |= strcmp(r->eval.tasks.item[j], name) == 0;
+        }
         if (name) {
-            MX_TRY(check_task(name, r->train.data.tasks.at[i], call, st));
+            MX_TRY(check_task(r, name, r->train.data.tasks.at[i], true, scored, call, st));
         }
     }
     for (size_t i = 0; i < r->eval.tasks.count; i++) {
@@ -43,11 +75,14 @@ mx_code mx_validate(const mx_call *call, mx_recipe **ret, mx_status *st) {
             trained |= name && strcmp(name, r->eval.tasks.item[i]) == 0;
         }
         if (!trained) { /* what is wrong in a task's YAML is told once */
-            MX_TRY(check_task(r->eval.tasks.item[i], r->eval.tasks.at[i], call, st));
+            MX_TRY(check_task(r, r->eval.tasks.item[i], r->eval.tasks.at[i], false, true, call, st));
         }
     }
     if (r->base_model) {
         mx_hub_validate_name(r->base_model, mx_recipe_place(r, "base_model"), call->arena, call->problems);
+    }
+    if (r->device && strncmp(r->device, "cuda", 4) == 0 && call->problems->count == 0) {
+        mx_problem(call->problems, mx_recipe_place(r, "device"), "use device: cpu", "device '%s': this version computes on the CPU only", r->device);
     }
     return call->problems->count > 0 ? MX_E_RECIPE : code;
 }

@@ -111,7 +111,7 @@ void mx_cpu_dora_forward(mx_backend *q, const mx_dora *d) {
         double n = row_norm(d, &w, i / d->out, i % d->out);
 
         d->n[i] = (float)n;
-        d->c[i] = (float)(d->m[i] / n);
+        d->c[i] = d->n[i] > 0 ? d->m[i] / d->n[i] : 0; /* by the rounded n: exactly 1 while m is n */
     }
     mx_scratch_reset(&cpu->scratch, mark);
 }

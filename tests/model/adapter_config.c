@@ -200,3 +200,17 @@ Test(adapter_config, one_expert_a_token_is_told_that_its_router_learns_little) {
     mx_text_finish(&text);
     mx_arena_finish(&arena);
 }
+
+Test(adapter_config, an_adapter_of_a_changed_base_is_refused) {
+    char text[2048], *init;
+    reading r;
+
+    snprintf(text, sizeof text, PEFT, "false", "true", "");
+    init = strstr(text, "\"init_lora_weights\": true");
+    cr_assert_not_null(init);
+    memcpy(init, "\"init_lora_weights\":\"pi\" ", strlen("\"init_lora_weights\": true") - 0);
+    r = read_text(text);
+    cr_assert_eq(r.code, MX_E_DATA);
+    cr_assert(strstr(r.st.text, "init_lora_weights"), "%s", r.st.text);
+    mx_arena_finish(&r.arena);
+}

@@ -128,7 +128,7 @@ Test(cli, cuda_is_refused_at_its_place) {
     scratch x = scratch_open();
 
     tiny_recipe(&x, "r.yaml", "  method: lora\n");
-    program(&x, 1, "r.yaml device=cuda");
+    program(&x, 2, "r.yaml device=cuda");
     cr_assert(strstr(output(&x, "err.txt"), "CPU only"), "%s", output(&x, "err.txt"));
     scratch_close(&x);
 }
