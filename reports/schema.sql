@@ -64,7 +64,7 @@ CREATE TABLE data_files (
     PRIMARY KEY (run_id, task, split, path)
 ) STRICT, WITHOUT ROWID;
 
-CREATE TABLE metrics (                        -- loss, nll, balance, z, grad_norm, learning_rate, tokens, tokens_per_second, ...
+CREATE TABLE metrics (                        -- loss, nll, balance and z (unweighted), total, grad_norm, learning_rate, tokens, ...
     run_id INTEGER NOT NULL REFERENCES runs ON DELETE CASCADE,
     step   INTEGER NOT NULL,
     name   TEXT NOT NULL,

@@ -115,6 +115,7 @@ static mx_code store_step(mx_session *s, int64_t step, const mx_stream_step *bat
         { "nll", n->nll / (double)batch->loss_rows, true },
         { "balance", n->balance, p->layout->trained_router > 0 },
         { "z", n->z, p->layout->trained_router > 0 },
+        { "total", mx_method_total(p->method, p->config, n, NULL), p->layout->trained_router > 0 },
         { "grad_norm", n->grad_norm, true },
         { "learning_rate", learning_rate, true },
         { "tokens", (double)batch->rows, true },
@@ -147,11 +148,12 @@ static void show_step(mx_session *s, int64_t step, const mx_numbers *n, double l
         return;
     }
     if (s->window.experts > 0) {
-        double most;
+        double most, aux;
         int64_t dead;
 
+        mx_method_total(p->method, p->config, n, &aux);
         mx_router_load_balance(&s->window, &most, &dead);
-        snprintf(router, sizeof router, "  aux %.4f  router: max/mean load %.2f, %lld dead", n->balance, most, (long long)dead);
+        snprintf(router, sizeof router, "  aux %.4f  router: max/mean load %.2f, %lld dead", aux, most, (long long)dead);
     }
     mx_progress_show(&s->progress, "step %lld/%lld  epoch %lld/%lld  loss %.3f  lr %.1e  %.2f ktok/s%s", (long long)step,
                      (long long)p->totals.steps, (long long)((step - 1) / p->totals.steps_per_epoch + 1),
