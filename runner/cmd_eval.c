@@ -24,6 +24,7 @@ const mx_command mx_verb_eval = {
     .usage = "eval RECIPE [--adapter DIR] [word=value ...]",
     .summary = "score a saved adapter, or the base, on a recipe's tasks",
     .help = "Scores the tasks of the recipe's eval map on its base with the adapter saved in DIR, whose own files say which\n"
-            "method it is; the recipe's adapter map is not asked. The scores are stored as a run of their own.",
+            "method it is; the recipe's adapter map is not asked. The scores are stored as a run of their own;\n"
+            "training questions held back (hold_out) are scored by the training run only.",
     .flag = flags, .least = 1, .most = -1, .asks_to_stop = true, .run = run,
 };

@@ -51,8 +51,9 @@ const mx_command mx_verb_resume = {
     .name = "resume",
     .usage = "resume RUN [--db FILE]",
     .summary = "go on with a run that was stopped or died",
-    .help = "RUN is a run's number, its name (the newest of that name) or the first digits of its uuid. Training goes on from\n"
+    .help = "RUN is a run's number, its name (the newest of that name) or the first six or more digits of its uuid. Training goes on from\n"
             "the last checkpoint, or from the start when there was none yet; what the run had stored past it is dropped, and\n"
-            "what comes out equals the uninterrupted run to the bit. Refused when the base, a task or a data file changed.",
+            "what comes out equals the uninterrupted run to the bit\n"
+            "(on the same machine and with the same number of threads). Refused when the base, a task or a data file changed.",
     .flag = flags, .least = 1, .most = 1, .asks_to_stop = true, .run = run,
 };

@@ -34,6 +34,6 @@ const mx_command mx_verb_show = {
     .name = "show",
     .usage = "show RUN [--db FILE] [--json]",
     .summary = "one run: recipe, scores, losses, router, files",
-    .help = "RUN is a run's number, its name (the newest of that name) or the first digits of its uuid.",
+    .help = "RUN is a run's number, its name (the newest of that name) or the first six or more digits of its uuid.",
     .flag = flags, .least = 1, .most = 1, .run = run,
 };
