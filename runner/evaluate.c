@@ -84,7 +84,7 @@ static mx_code store_exam(mx_session *s, const mx_plan_exam *e, const mx_exam_re
 
 static mx_code run_exam(mx_session *s, const mx_plan_exam *e, int64_t step, double epoch, watcher *w, mx_exam_result *result,
                         mx_arena *arena, mx_status *st) {
-    mx_exam_options o = { .max_rows = s->plan->recipe->train.data.micro_batch_tokens, .count_pairs = true, .progress = show,
+    mx_exam_options o = { .max_rows = s->plan->exam_rows, .count_pairs = true, .progress = show,
                           .who = w, .stop = s->stop };
     mx_router_load kept; /* a training window may be open: evaluation counts apart */
     mx_code code;

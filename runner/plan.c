@@ -245,10 +245,9 @@ static mx_code cut_steps(mx_plan *p, mx_status *st) {
 
 static void measure_limits(mx_plan *p) {
     mx_extent e = p->totals.largest;
-    int64_t max_rows = p->recipe->train.data.micro_batch_tokens;
-
+    p->exam_rows = p->trains ? e.rows : p->recipe->train.data.micro_batch_tokens;
     for (int32_t i = 0; i < p->exams; i++) {
-        e = mx_extent_max(e, mx_exam_extent(&p->exam[i].exam, max_rows));
+        e = mx_extent_max(e, mx_exam_extent(&p->exam[i].exam, p->exam_rows));
         p->limits.label_logits |= p->exam[i].exam.protocol == MX_PROTOCOL_LABEL_LOGITS;
     }
     p->limits.rows = e.rows;

@@ -51,6 +51,7 @@ typedef struct mx_plan {
     mx_stream_totals totals;
     mx_schedule schedule;
     int64_t router_log_steps, save_steps, logging_steps; /* resolved */
+    int64_t exam_rows; /* of an evaluation's batch at most: as many as training's, so that evaluating needs no more memory */
     bool limited;
 
     mx_model_limits limits;
