@@ -215,7 +215,7 @@ mx_code mx_cpu_open(const mx_backend_options *o, mx_backend **ret, mx_status *st
         .close = cpu_close,
     };
     cpu->threads = o->threads > 0 ? o->threads : omp_get_num_procs();
-    /* oneDNN's bf16 products want the instructions; without them it would answer "unimplemented". */
+    /* oneDNN's bf16 products want the instructions; without them it makes no such product. */
     cpu->plain_gemm = o->plain_gemm || cpu->base.emulated_bf16;
     omp_set_dynamic(0);
     omp_set_num_threads(cpu->threads);
