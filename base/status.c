@@ -87,6 +87,8 @@ int mx_exit_code(mx_code code) {
         return 2;
     case MX_E_CHECK:
         return 3;
+    case MX_E_PARTIAL:
+        return 4;
     case MX_E_STOPPED:
         return 75; /* EX_TEMPFAIL of sysexits.h: come again */
     case MX_E_DATA:

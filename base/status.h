@@ -30,6 +30,7 @@ typedef enum mx_code {
     MX_E_STORE,    /* SQLite said no                                              exit 1  */
     MX_E_DIVERGED, /* the loss or a gradient is no longer finite                  exit 1  */
     MX_E_CHECK,    /* a self-test or verification found a difference              exit 3  */
+    MX_E_PARTIAL,  /* a sweep finished, but some of its runs failed               exit 4  */
     MX_E_STOPPED,  /* asked to stop; what can be resumed was saved                exit 75 */
 } mx_code;
 

@@ -3,14 +3,14 @@
 
 #include "datasets/task.h"
 
-static const char *const split_names[] = { "validation", "test", NULL };
+static const char *const split_names[] = { "validation", "test", "held_out", NULL };
 
 /* clang-format off */
 static const mx_option words[] = {
     { "tasks", MX_TEXTS, offsetof(mx_eval_options, tasks), MX_RESULT, NULL, 0, 0, NULL, NULL, NULL,
       "what to score; default: the tasks trained on" },
     { "split", MX_ENUM, offsetof(mx_eval_options, split), MX_RESULT, "validation", 0, 0, split_names, NULL, NULL,
-      "which questions are scored" },
+      "which questions are scored; what hold_out keeps back is scored besides, and with held_out it alone" },
     { "protocols", MX_SET, offsetof(mx_eval_options, protocols), MX_RESULT, "[loglikelihood]", 0, 0, mx_protocol_names, NULL, NULL,
       "loglikelihood (as lm-evaluation-harness: acc, acc_norm) and label_logits (as MoE-PEFT: acc)" },
     { "every_epochs", MX_INT, offsetof(mx_eval_options, every_epochs), 0, "1", 0, 1e6, NULL, NULL, NULL,

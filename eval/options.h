@@ -6,14 +6,14 @@
 
 typedef struct mx_eval_options {
     mx_texts tasks;
-    int split;          /* mx_split: train is not offered */
+    int split;          /* mx_eval_split: train is not offered */
     uint64_t protocols; /* bit: mx_protocol */
     int64_t every_epochs;
     bool before_training;
     int64_t limit;
     bool save_predictions;
 } mx_eval_options;
-typedef enum mx_eval_split { MX_EVAL_VALIDATION, MX_EVAL_TEST } mx_eval_split; /* mx_eval_options.split */
+typedef enum mx_eval_split { MX_EVAL_VALIDATION, MX_EVAL_TEST, MX_EVAL_HELD_OUT } mx_eval_split; /* mx_eval_options.split */
 
 extern const mx_option_table mx_eval_table;
 

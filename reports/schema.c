@@ -1,13 +1,13 @@
-/* schema.c - schema.sql inside the program, byte for byte. */
+/* schema.c - schema.sql and what came after it inside the program, byte for byte. */
 #include "reports/schema.h"
 
 /* clang-format off */
-__asm__(".section .rodata\n"
-        "mx_schema_sql_1:\n"
-        ".incbin \"" MX_SCHEMA_FILE "\"\n"
-        ".byte 0\n"
-        ".previous\n");
+#define MX_EMBED(symbol, file)                                                                                         \
+    __asm__(".section .rodata\n" #symbol ":\n.incbin \"" MX_SCHEMA_FOLDER "/" file "\"\n.byte 0\n.previous\n");       \
+    extern const char symbol[]
 /* clang-format on */
-extern const char mx_schema_sql_1[];
 
-const char *const mx_schema_step[MX_SCHEMA_VERSION] = { mx_schema_sql_1 };
+MX_EMBED(mx_schema_sql_1, "schema.sql");
+MX_EMBED(mx_schema_sql_2, "schema_2.sql");
+
+const char *const mx_schema_step[MX_SCHEMA_VERSION] = { mx_schema_sql_1, mx_schema_sql_2 };

@@ -24,15 +24,16 @@ typedef struct mx_run_row {
     const char *tasks_hash, *data_hash;
     const char *environment; /* JSON */
     int64_t trained, trained_router, steps, step;
+    int64_t flops; /* of the adapter per token: forward and backward, active experts only; 0: not told */
     bool limited;
     const char *folder, *host;
     int64_t pid, began_ms, heartbeat_ms, ended_ms;
 } mx_run_row;
 
-/* `write` false: must exist, opened read-only, older versions refused with the remedy. */
+/* `write` false: must exist, opened read-only (one of an older version is brought forward first). */
 MX_MUST_CHECK mx_code mx_store_open(const char *path, bool write, mx_store **ret, mx_status *st);
 void mx_store_close(mx_store *s); /* NULL is fine; an open transaction is rolled back */
-struct sqlite3 *mx_store_handle(mx_store *s); /* for summary.c and tests */
+struct sqlite3 *mx_store_handle(mx_store *s); /* for sql.h and tests */
 const char *mx_store_path(const mx_store *s);
 
 /* Waits for other writers up to 30 s. Nested calls are a programmer's error. */
@@ -53,6 +54,13 @@ MX_MUST_CHECK mx_code mx_store_run_find(mx_store *s, const char *what, mx_arena 
 /* 'running' but its process is gone (same host: no such pid, or it began after the last heartbeat; another host: no
  * heartbeat for 10 minutes). */
 bool mx_run_is_dead(const mx_run_row *row);
+/* The run of an identity (recipe_hash, seed, base_hash, tasks_hash, data_hash of `like`; kind 'train'): the newest finished
+ * one, else the newest; *ret_found false when there is none. */
+MX_MUST_CHECK mx_code mx_store_run_like(mx_store *s, const mx_run_row *like, mx_arena *arena, bool *ret_found, mx_run_row *ret,
+                                        mx_status *st);
+/* The run a process of this host is at: state 'running', that pid, begun or taken up since `since_ms`. */
+MX_MUST_CHECK mx_code mx_store_run_of_process(mx_store *s, int64_t pid, int64_t since_ms, mx_arena *arena, bool *ret_found,
+                                              mx_run_row *ret, mx_status *st);
 /* Forget what a run wrote after `step`, before it goes on from there: metrics and router windows past it, and evaluations from
  * it on (that at `step` itself is made again: it may have been cut short). */
 MX_MUST_CHECK mx_code mx_store_drop_after(mx_store *s, int64_t run_id, int64_t step, mx_status *st);

@@ -1,32 +1,15 @@
 /* summary.c - see summary.h. */
 #include "reports/summary.h"
 
+#include "reports/sql.h"
 #include "reports/table.h"
 
-#include <sqlite3.h>
 #include <string.h>
 
+enum { EXPERTS_SHOWN = 77 }; /* in a line of the terminal */
+
 static mx_code prepare(mx_store *s, const char *sql, sqlite3_stmt **ret, mx_status *st) {
-    if (sqlite3_prepare_v2(mx_store_handle(s), sql, -1, ret, NULL) != SQLITE_OK) {
-        return mx_fail(st, MX_E_STORE, MX_NOWHERE, "%s: reading: %s", mx_store_path(s), sqlite3_errmsg(mx_store_handle(s)));
-    }
-    return MX_OK;
-}
-
-/* True while there are rows; at the end the code says whether it was one. */
-static bool next_row(mx_store *s, sqlite3_stmt *q, mx_code *code, mx_status *st) {
-    int rc = sqlite3_step(q);
-
-    if (rc != SQLITE_ROW && rc != SQLITE_DONE) {
-        *code = mx_fail(st, MX_E_STORE, MX_NOWHERE, "%s: reading: %s", mx_store_path(s), sqlite3_errmsg(mx_store_handle(s)));
-    }
-    return rc == SQLITE_ROW;
-}
-
-static const char *text_at(sqlite3_stmt *q, int i) {
-    const char *t = (const char *)sqlite3_column_text(q, i);
-
-    return t ? t : "";
+    return mx_sql_prepare(s, ret, st, sql, "");
 }
 
 static void score_cell(mx_table *t, sqlite3_stmt *q, int i) {
@@ -60,13 +43,13 @@ static void close_block(mx_table *t, mx_text *out) {
 
 /* A run that only evaluates has one score, neither before nor after. */
 static bool only_scored(sqlite3_stmt *q) {
-    return strcmp(text_at(q, 12), "eval") == 0;
+    return strcmp(mx_sql_text(q, 12), "eval") == 0;
 }
 
 static void open_block(mx_table *t, sqlite3_stmt *q) {
     mx_table_init(t, only_scored(q) ? 4 : 5);
     t->right[1] = t->right[2] = t->right[3] = t->right[4] = true;
-    mx_table_cell(t, "%s, %s, %s", text_at(q, 1), text_at(q, 0), text_at(q, 2));
+    mx_table_cell(t, "%s, %s, %s", mx_sql_text(q, 1), mx_sql_text(q, 0), mx_sql_text(q, 2));
     mx_table_cell(t, "n");
     if (only_scored(q)) {
         mx_table_cell(t, "score");
@@ -88,15 +71,15 @@ mx_code mx_summary_scores(mx_store *s, int64_t run_id, mx_text *out, mx_status *
         return code;
     }
     sqlite3_bind_int64(q, 1, run_id);
-    while (next_row(s, q, &code, st)) {
-        snprintf(now, sizeof now, "%s %s %s", text_at(q, 0), text_at(q, 1), text_at(q, 2));
+    while (mx_sql_row(s, q, &code, st)) {
+        snprintf(now, sizeof now, "%s %s %s", mx_sql_text(q, 0), mx_sql_text(q, 1), mx_sql_text(q, 2));
         if (strcmp(now, block) != 0) {
             close_block(&table, out);
             open_block(&table, q);
             memcpy(block, now, sizeof block);
         }
         limited |= sqlite3_column_int(q, 10) != 0;
-        mx_table_cell(&table, "%s%s", text_at(q, 3), sqlite3_column_int(q, 10) ? " (limited)" : "");
+        mx_table_cell(&table, "%s%s", mx_sql_text(q, 3), sqlite3_column_int(q, 10) ? " (limited)" : "");
         mx_table_cell(&table, "%s", mx_text_count(sqlite3_column_int64(q, 4)));
         if (only_scored(q)) {
             score_cell(&table, q, 7);
@@ -135,7 +118,7 @@ static mx_code share_row(mx_store *s, int64_t run_id, int64_t layer, const char 
     }
     sqlite3_bind_int64(q, 1, run_id);
     sqlite3_bind_int64(q, 2, layer);
-    for (int64_t e = 0; next_row(s, q, &code, st) && e < experts; e++) {
+    for (int64_t e = 0; mx_sql_row(s, q, &code, st) && e < experts; e++) {
         share[e] = sqlite3_column_double(q, 1);
     }
     sqlite3_finalize(q);
@@ -155,7 +138,7 @@ static mx_code share_row(mx_store *s, int64_t run_id, int64_t layer, const char 
     if (code == MX_OK) {
         sqlite3_bind_int64(q, 1, run_id);
         sqlite3_bind_int64(q, 2, layer);
-        if (next_row(s, q, &code, st)) {
+        if (mx_sql_row(s, q, &code, st)) {
             entropy = sqlite3_column_double(q, 0);
         }
     }
@@ -182,14 +165,14 @@ mx_code mx_summary_router(mx_store *s, int64_t run_id, mx_text *out, mx_status *
         return code;
     }
     sqlite3_bind_int64(q, 1, run_id);
-    if (next_row(s, q, &code, st)) {
+    if (mx_sql_row(s, q, &code, st)) {
         experts = sqlite3_column_int64(q, 0);
         uneven = sqlite3_column_int64(q, 1);
         dead = sqlite3_column_int64(q, 2);
         dropped = sqlite3_column_int64(q, 3);
     }
     sqlite3_finalize(q);
-    if (code || experts == 0 || experts > MX_COLUMNS_MAX - 3) {
+    if (code || experts == 0 || experts > EXPERTS_SHOWN) {
         return code; /* not routed, or too many to print in a line: the views tell */
     }
     mx_table_init(&t, (int)experts + 3);
@@ -264,13 +247,13 @@ static mx_code show_losses(mx_store *s, int64_t run_id, bool json, mx_text *out,
     mx_table_cell(&t, "first");
     mx_table_cell(&t, "last");
     mx_table_cell(&t, "at step");
-    while (next_row(s, q, &code, st)) {
+    while (mx_sql_row(s, q, &code, st)) {
         if (json) {
             mx_text_print(out, "%s", n ? "," : "");
-            mx_json_quote(out, text_at(q, 0));
+            mx_json_quote(out, mx_sql_text(q, 0));
             mx_text_print(out, ":%.9g", sqlite3_column_double(q, 2));
         } else {
-            mx_table_cell(&t, "%s", text_at(q, 0));
+            mx_table_cell(&t, "%s", mx_sql_text(q, 0));
             mx_table_cell(&t, "%.6g", sqlite3_column_double(q, 1));
             mx_table_cell(&t, "%.6g", sqlite3_column_double(q, 2));
             mx_table_cell(&t, "%lld", (long long)sqlite3_column_int64(q, 3));
@@ -298,14 +281,14 @@ static mx_code scores_json(mx_store *s, int64_t run_id, mx_text *out, mx_status 
         return code;
     }
     sqlite3_bind_int64(q, 1, run_id);
-    while (next_row(s, q, &code, st)) {
+    while (mx_sql_row(s, q, &code, st)) {
         static const char *const word[] = { "task", "split", "protocol", "metric" };
 
         mx_text_print(out, "%s{", first ? "" : ",");
         first = false;
         for (int i = 0; i < 4; i++) {
             mx_text_print(out, "\"%s\":", word[i]);
-            mx_json_quote(out, text_at(q, i));
+            mx_json_quote(out, mx_sql_text(q, i));
             mx_text_print(out, ",");
         }
         mx_text_print(out, "\"epoch\":%.9g,\"step\":%lld,\"value\":%.9g,\"stderr\":%.9g,\"n\":%lld,\"majority\":%.9g,\"limited\":%s}",
@@ -390,8 +373,8 @@ mx_code mx_summary_list(mx_store *s, const mx_list_filter *f, bool json, mx_text
     for (int i = 0; i < 8; i++) {
         mx_table_cell(&t, "%s", head[i]);
     }
-    while (next_row(s, q, &code, st) && (f->limit == 0 || shown < f->limit)) {
-        mx_run_row r = { .state = text_at(q, 4), .host = text_at(q, 8), .pid = sqlite3_column_int64(q, 9),
+    while (mx_sql_row(s, q, &code, st) && (f->limit == 0 || shown < f->limit)) {
+        mx_run_row r = { .state = mx_sql_text(q, 4), .host = mx_sql_text(q, 8), .pid = sqlite3_column_int64(q, 9),
                          .heartbeat_ms = sqlite3_column_int64(q, 10) };
         const char *state = state_of(&r);
 
@@ -400,21 +383,21 @@ mx_code mx_summary_list(mx_store *s, const mx_list_filter *f, bool json, mx_text
         }
         if (json) {
             mx_text_print(out, "{\"run_id\":%lld,\"name\":", (long long)sqlite3_column_int64(q, 0));
-            mx_json_quote(out, text_at(q, 1));
+            mx_json_quote(out, mx_sql_text(q, 1));
             mx_text_print(out, ",\"uuid\":\"%s\",\"method\":\"%s\",\"seed\":%lld,\"state\":\"%s\",\"step\":%lld,\"steps\":%lld,\"score\":",
-                          text_at(q, 13), text_at(q, 2), (long long)sqlite3_column_int64(q, 3), state,
+                          mx_sql_text(q, 13), mx_sql_text(q, 2), (long long)sqlite3_column_int64(q, 3), state,
                           (long long)sqlite3_column_int64(q, 5), (long long)sqlite3_column_int64(q, 6));
-            mx_json_quote(out, text_at(q, 12));
+            mx_json_quote(out, mx_sql_text(q, 12));
             mx_text_print(out, "}\n");
         } else {
             mx_table_cell(&t, "%lld", (long long)sqlite3_column_int64(q, 0));
-            mx_table_cell(&t, "%s", text_at(q, 1));
-            mx_table_cell(&t, "%s", text_at(q, 2));
+            mx_table_cell(&t, "%s", mx_sql_text(q, 1));
+            mx_table_cell(&t, "%s", mx_sql_text(q, 2));
             mx_table_cell(&t, "%lld", (long long)sqlite3_column_int64(q, 3));
             mx_table_cell(&t, "%s", state);
             mx_table_cell(&t, "%lld/%lld", (long long)sqlite3_column_int64(q, 5), (long long)sqlite3_column_int64(q, 6));
             mx_table_cell(&t, "%s", ago(sqlite3_column_int64(q, 7)));
-            mx_table_cell(&t, "%s%s", text_at(q, 12), sqlite3_column_int(q, 11) ? " (limited)" : "");
+            mx_table_cell(&t, "%s%s", mx_sql_text(q, 12), sqlite3_column_int(q, 11) ? " (limited)" : "");
         }
         shown++;
     }

@@ -188,7 +188,7 @@ static mx_code read_exams(mx_plan *p, mx_status *st) {
     mx_split split = r->eval.split == MX_EVAL_TEST ? MX_SPLIT_TEST : MX_SPLIT_VALIDATION;
 
     p->exam = MX_TAKE(p->arena, mx_plan_exam, (size_t)p->tasks * 2 * MX_PROTOCOLS + 1);
-    for (int32_t i = 0; i < p->tasks; i++) {
+    for (int32_t i = 0; i < p->tasks && r->eval.split != MX_EVAL_HELD_OUT; i++) {
         bool scored = r->eval.tasks.count == 0;
         mx_mark at = mx_recipe_place(r, "eval.tasks");
 
@@ -206,6 +206,10 @@ static mx_code read_exams(mx_plan *p, mx_status *st) {
         if (p->task[i].item && p->task[i].item->hold_out > 0) {
             MX_TRY(add_exams(p, i, MX_SPLIT_HELD_OUT, r->train.data.tasks.at[i], st));
         }
+    }
+    if (r->eval.split == MX_EVAL_HELD_OUT && p->exams == 0 && r->eval.protocols) {
+        return mx_fail(st, MX_E_RECIPE, mx_recipe_place(r, "eval.split"), "eval.split is held_out, but %s",
+                       p->trains ? "no task of train.tasks has a hold_out" : "questions are held out of training runs only");
     }
     if (!p->trains && p->exams == 0) {
         return mx_fail(st, MX_E_RECIPE, mx_recipe_place(r, "eval.protocols"), "eval.protocols is empty: there is nothing to score");

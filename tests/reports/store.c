@@ -1,4 +1,5 @@
 /* The store keeps what it was given, whole or not at all, and leaves alone what is not its own. */
+#include "reports/schema.h"
 #include "tests/reports/support.h"
 
 #include <signal.h>
@@ -153,7 +154,7 @@ Test(store, what_is_not_ours_is_refused_and_left_as_it_is) {
     mx_store_close(open_store(newer));
     sql(newer, "PRAGMA user_version = 99");
     refused(newer, true, "was written by a newer mixrun (schema 99", "");
-    refused(newer, false, "has schema 99", "");
+    refused(newer, false, "was written by a newer mixrun (schema 99", "");
     refused(scratch_path(&x, "absent.db"), false, "there is no database", "a run makes it");
     cr_assert_not(mx_file_exists(scratch_path(&x, "absent.db")), "reading creates nothing");
     scratch_close(&x);
@@ -167,10 +168,33 @@ Test(store, an_empty_file_of_version_0_is_brought_forward) {
 
     cr_assert_eq(mx_file_write(path, "", 0, &st), MX_OK);
     s = open_store(path);
-    cr_assert_eq(ask(s, "PRAGMA user_version"), 1);
+    cr_assert_eq(ask(s, "PRAGMA user_version"), MX_SCHEMA_VERSION);
     cr_assert_eq(ask(s, "SELECT COUNT(*) FROM sqlite_schema WHERE type = 'table' AND sql NOT LIKE '%STRICT%' AND name NOT LIKE 'sqlite%'"), 0,
                  "every table is STRICT");
     cr_assert_eq(ask(s, "PRAGMA foreign_keys"), 1);
+    mx_store_close(s);
+    scratch_close(&x);
+}
+
+/* A file as version 1 left it, with a run, read by today's program. */
+Test(store, a_database_of_version_1_is_brought_forward_even_to_be_read) {
+    scratch x = scratch_open();
+    const char *path = scratch_path(&x, "old.db");
+    mx_run_row row;
+    mx_status st = { 0 };
+    mx_store *s;
+
+    sql(path, mx_schema_step[0]);
+    sql(path, "PRAGMA application_id = 0x6d785231; PRAGMA user_version = 1;"
+              "INSERT INTO environments VALUES (1, 'h', '{}'); INSERT INTO bases VALUES ('b', 'tiny', 'F32', 9);"
+              "INSERT INTO runs VALUES (7, 'aabbccddeeff', 'old', 'train', 'lora', 'finished', '', 'r', '', 1, 'b', 't', 'd', 1,"
+              " 10, 2, 4, 4, 0, 'runs/7', 'h', 1, 1, 1, 1)");
+    cr_assert(mx_store_open(path, false, &s, &st) == MX_OK, "%s", st.text);
+    cr_assert_eq(ask(s, "PRAGMA user_version"), MX_SCHEMA_VERSION);
+    cr_assert_eq(mx_store_run_find(s, "old", &x.arena, &row, &st), MX_OK);
+    cr_assert_eq(row.run_id, 7);
+    cr_assert_eq(row.flops, 0, "not told");
+    cr_assert_eq(ask(s, "SELECT COUNT(*) FROM sweep_runs"), 0);
     mx_store_close(s);
     scratch_close(&x);
 }
