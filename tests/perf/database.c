@@ -109,7 +109,10 @@ static void print_size(const char *path) {
 static double run_once(const char *program, char *const *argument) {
     double began = now();
     int status;
-    pid_t child = fork();
+    pid_t child;
+
+    fflush(stdout);
+    child = fork();
 
     if (child == 0) {
         if (!freopen("/dev/null", "w", stdout)) {
