@@ -2,6 +2,8 @@
 #include "base/text.h"
 #include "reports/sql.h"
 
+#include <math.h>
+
 mx_code mx_store_drop_after(mx_store *s, int64_t run_id, int64_t step, mx_status *st) {
     MX_TRY(mx_sql_execute(s, st, "DELETE FROM metrics WHERE run_id = ? AND step > ?", "ii", run_id, step));
     MX_TRY(mx_sql_execute(s, st, "DELETE FROM evaluations WHERE run_id = ? AND step >= ?", "ii", run_id, step));
@@ -21,6 +23,20 @@ mx_code mx_store_data_file(mx_store *s, int64_t run_id, const char *task, const 
 
 mx_code mx_store_metric(mx_store *s, int64_t run_id, int64_t step, const char *name, double value, mx_status *st) {
     return mx_sql_execute(s, st, "INSERT OR REPLACE INTO metrics VALUES (?, ?, ?, ?)", "iitd", run_id, step, name, value);
+}
+
+mx_code mx_store_metric_last(mx_store *s, int64_t run_id, const char *name, double *ret, mx_status *st) {
+    sqlite3_stmt *q;
+    mx_code code;
+
+    *ret = NAN;
+    MX_TRY(mx_sql_prepare(s, &q, st, "SELECT value FROM metrics WHERE run_id = ? AND name = ? ORDER BY step DESC LIMIT 1", "it",
+                          run_id, name));
+    if (mx_sql_row(s, q, &code, st)) {
+        *ret = sqlite3_column_double(q, 0);
+    }
+    sqlite3_finalize(q);
+    return code;
 }
 
 mx_code mx_store_evaluation(mx_store *s, int64_t run_id, const mx_evaluation_row *row, int64_t *ret_id, mx_status *st) {

@@ -211,6 +211,36 @@ mx_code mx_store_run_of_process(mx_store *s, int64_t pid, int64_t since_ms, mx_a
     return first_run(s, q, arena, ret_found, ret, st);
 }
 
+mx_code mx_store_run_left_by(mx_store *s, int64_t pid, int64_t since_ms, mx_arena *arena, bool *ret_found, mx_run_row *ret,
+                             mx_status *st) {
+    char host[256] = "";
+    sqlite3_stmt *q;
+
+    gethostname(host, sizeof host - 1);
+    MX_TRY(mx_sql_prepare(s, &q, st,
+                          "SELECT " RUN_COLUMNS " WHERE r.pid = ? AND r.host = ? AND r.heartbeat_ms >= ?"
+                          " ORDER BY r.heartbeat_ms DESC LIMIT 1",
+                          "iti", pid, host, since_ms));
+    return first_run(s, q, arena, ret_found, ret, st);
+}
+
+mx_code mx_store_run_alive(mx_store *s, const mx_run_row *like, mx_arena *arena, bool *ret_found, mx_run_row *ret, mx_status *st) {
+    sqlite3_stmt *q;
+    mx_code code;
+
+    *ret_found = false;
+    MX_TRY(mx_sql_prepare(s, &q, st,
+                          "SELECT " RUN_COLUMNS " WHERE r.recipe_hash = ? AND r.seed = ? AND r.base_hash = ? AND r.data_hash = ?"
+                          " AND r.tasks_hash = ? AND r.kind = 'train' AND r.state = 'running' ORDER BY r.run_id DESC",
+                          "tittt", like->recipe_hash, like->seed, like->base_hash, like->data_hash, like->tasks_hash));
+    while (!*ret_found && mx_sql_row(s, q, &code, st)) {
+        read_run(q, arena, ret);
+        *ret_found = !mx_run_is_dead(ret);
+    }
+    sqlite3_finalize(q);
+    return *ret_found ? MX_OK : code;
+}
+
 /* The number after `word` on its line of a file of /proc; 0: none. */
 static int64_t proc_number(const char *path, const char *word) {
     char line[512];
@@ -228,30 +258,38 @@ static int64_t proc_number(const char *path, const char *word) {
     return value;
 }
 
-/* When a process of this machine began, as mx_now_ms; 0: not told. proc(5): field 22 of stat, in ticks since boot; the name in
- * field 2 may hold anything, so fields are counted from its last ')'. */
-static int64_t process_began_ms(int64_t pid) {
-    enum { AFTER_NAME = 20 };
-    char path[64], line[1024] = "", *at;
-    int64_t boot = proc_number("/proc/stat", "btime ");
+/* What /proc/PID/stat says from its field 3 on, or NULL: the name in field 2 may hold anything, so fields are counted from its
+ * last ')' (proc(5)). */
+static const char *process_stat(int64_t pid, char *line, size_t size) {
+    char path[64], *at;
     FILE *f;
 
     snprintf(path, sizeof path, "/proc/%lld/stat", (long long)pid);
+    line[0] = '\0';
     f = fopen(path, "r");
     if (f) {
-        line[fread(line, 1, sizeof line - 1, f)] = '\0';
+        line[fread(line, 1, size - 1, f)] = '\0';
         fclose(f);
     }
     at = strrchr(line, ')');
-    for (int field = 0; at && field < AFTER_NAME; field++) {
-        at = strchr(at + 1, ' ');
+    return at && at[1] == ' ' ? at + 2 : NULL;
+}
+
+/* When it began, as mx_now_ms; 0: not told. Field 22, in ticks since boot. */
+static int64_t began_ms(const char *stat) {
+    int64_t boot = proc_number("/proc/stat", "btime ");
+
+    for (int field = 3; stat && field < 22; field++) {
+        stat = strchr(stat, ' ');
+        stat += stat != NULL;
     }
-    return at && boot ? boot * 1000 + strtoll(at, NULL, 10) * 1000 / sysconf(_SC_CLK_TCK) : 0;
+    return stat && boot ? boot * 1000 + strtoll(stat, NULL, 10) * 1000 / sysconf(_SC_CLK_TCK) : 0;
 }
 
 bool mx_run_is_dead(const mx_run_row *row) {
     enum { CLOCK_MS = 5000 }; /* boot time is told in whole seconds, and clocks are set now and then */
-    char host[256] = "";
+    char host[256] = "", line[1024];
+    const char *stat;
 
     if (strcmp(row->state, "running") != 0) {
         return false;
@@ -261,7 +299,9 @@ bool mx_run_is_dead(const mx_run_row *row) {
         if (kill((pid_t)row->pid, 0) != 0 && errno == ESRCH) {
             return true;
         }
-        return process_began_ms(row->pid) > row->heartbeat_ms + CLOCK_MS; /* another process has its number */
+        stat = process_stat(row->pid, line, sizeof line);
+        return (stat && *stat == 'Z') || /* it ended, and whoever should look after it has not yet */
+               began_ms(stat) > row->heartbeat_ms + CLOCK_MS; /* another process has its number */
     }
     return mx_now_ms() - row->heartbeat_ms > DEAD_AFTER_MS;
 }

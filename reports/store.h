@@ -61,6 +61,13 @@ MX_MUST_CHECK mx_code mx_store_run_like(mx_store *s, const mx_run_row *like, mx_
 /* The run a process of this host is at: state 'running', that pid, begun or taken up since `since_ms`. */
 MX_MUST_CHECK mx_code mx_store_run_of_process(mx_store *s, int64_t pid, int64_t since_ms, mx_arena *arena, bool *ret_found,
                                               mx_run_row *ret, mx_status *st);
+/* The run a process of this host was last at since then, whatever became of it. */
+MX_MUST_CHECK mx_code mx_store_run_left_by(mx_store *s, int64_t pid, int64_t since_ms, mx_arena *arena, bool *ret_found,
+                                           mx_run_row *ret, mx_status *st);
+/* A run of this identity (as above) that is 'running' and not dead, whoever runs it. Asked inside the transaction that adds or
+ * takes up a run, the answer holds until its end. */
+MX_MUST_CHECK mx_code mx_store_run_alive(mx_store *s, const mx_run_row *like, mx_arena *arena, bool *ret_found, mx_run_row *ret,
+                                         mx_status *st);
 /* Forget what a run wrote after `step`, before it goes on from there: metrics and router windows past it, and evaluations from
  * it on (that at `step` itself is made again: it may have been cut short). */
 MX_MUST_CHECK mx_code mx_store_drop_after(mx_store *s, int64_t run_id, int64_t step, mx_status *st);
@@ -71,6 +78,9 @@ MX_MUST_CHECK mx_code mx_store_data_file(mx_store *s, int64_t run_id, const char
                                          mx_status *st);
 MX_MUST_CHECK mx_code mx_store_metric(mx_store *s, int64_t run_id, int64_t step, const char *name, double value,
                                       mx_status *st);
+
+/* The newest value of that name; NaN when there is none. */
+MX_MUST_CHECK mx_code mx_store_metric_last(mx_store *s, int64_t run_id, const char *name, double *ret, mx_status *st);
 
 typedef struct mx_evaluation_row {
     const char *task, *split, *protocol;

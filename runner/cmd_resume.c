@@ -1,5 +1,6 @@
 /* cmd_resume.c - mixrun resume RUN: go on from the checkpoint. */
 #include "runner/job.h"
+#include "runner/session.h"
 #include "runner/verbs.h"
 
 #include <string.h>
@@ -30,15 +31,7 @@ static mx_code run(const mx_call *call, mx_status *st) {
     if (strcmp(row.kind, "train") != 0) {
         return mx_fail(st, MX_E_USAGE, MX_NOWHERE, "run %lld only evaluates; start it again instead", (long long)row.run_id);
     }
-    if (strcmp(row.state, "finished") == 0) {
-        mx_fail(st, MX_E_USAGE, MX_NOWHERE, "run %lld is finished; there is nothing to go on with", (long long)row.run_id);
-        mx_hint(st, "mixrun show %lld", (long long)row.run_id);
-        return MX_E_USAGE;
-    }
-    if (strcmp(row.state, "running") == 0 && !mx_run_is_dead(&row)) {
-        return mx_fail(st, MX_E_USAGE, MX_NOWHERE, "run %lld is running on %s as process %lld", (long long)row.run_id, row.host,
-                       (long long)row.pid);
-    }
+    MX_TRY(mx_session_may_resume(&row, st));
     MX_TRY(mx_recipe_parse(row.recipe, mx_arena_text(call->arena, "recipe of run %lld", (long long)row.run_id), call->arena,
                            &recipe, call->problems, st));
     recipe->name = row.name;

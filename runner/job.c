@@ -70,7 +70,7 @@ static mx_code adapter_words(const char *folder, mx_arena *arena, mx_plan_wish *
 mx_code mx_job_run(const mx_recipe *recipe, const mx_job_wish *wish, mx_arena *arena, mx_status *st) {
     mx_plan_wish plan_wish = { .trains = strcmp(wish->kind, "train") == 0, .memory_limit = (size_t)wish->memory_limit };
     mx_session_wish session_wish = { .kind = wish->kind, .resume = wish->resume, .adapter = wish->adapter,
-                                     .quiet = wish->quiet, .stop = &mx_stop };
+                                     .once = wish->once, .again = wish->again, .quiet = wish->quiet, .stop = &mx_stop };
     mx_plan *plan = NULL;
     mx_session *session = NULL;
     mx_code code;

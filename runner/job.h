@@ -10,6 +10,7 @@ typedef struct mx_job_wish {
     const char *kind;         /* "train" or "eval" */
     const char *adapter;      /* eval: its folder; NULL: the untrained model */
     const mx_run_row *resume; /* NULL: a new run */
+    bool once, again;         /* as mx_session_wish */
     int64_t memory_limit;     /* bytes; 0: what is available */
     bool quiet;
 } mx_job_wish;

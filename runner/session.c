@@ -3,8 +3,10 @@
 
 #include "runner/environment.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 /* A name for a folder: what would trouble a shell or a path becomes '-'. */
@@ -66,7 +68,46 @@ static mx_code store_particulars(mx_session *s, mx_status *st) {
     return code;
 }
 
-static mx_code add_run(mx_session *s, const char *kind, mx_status *st) {
+/* Is somebody else at it, or done with it? Asked inside the transaction that answers by adding the run. */
+static mx_code refuse_double(mx_session *s, const mx_session_wish *wish, mx_status *st) {
+    mx_run_row other;
+    bool found;
+
+    if (!wish->once) {
+        return MX_OK;
+    }
+    MX_TRY(mx_store_run_alive(s->store, &s->row, s->arena, &found, &other, st));
+    if (found) {
+        return mx_session_may_resume(&other, st);
+    }
+    MX_TRY(mx_store_run_like(s->store, &s->row, s->arena, &found, &other, st));
+    return found && !wish->again && strcmp(other.state, "finished") == 0 ? mx_session_may_resume(&other, st) : MX_OK;
+}
+
+/* output_dir/7-name. A folder of that name may be another database's run: then 7-name-1a2b3c4d, by the uuid. */
+static mx_code claim_folder(mx_session *s, mx_status *st) {
+    const char *word = folder_word(s->row.name, s->arena);
+
+    MX_TRY(mx_folder_make(s->plan->recipe->output_dir, st));
+    s->row.folder = mx_arena_text(s->arena, "%s/%lld-%s", s->plan->recipe->output_dir, (long long)s->row.run_id, word);
+    if (mkdir(s->row.folder, 0777) != 0 && errno == EEXIST) {
+        s->row.folder = mx_arena_text(s->arena, "%s-%.8s", s->row.folder, s->uuid);
+        MX_TRY(mx_folder_make(s->row.folder, st));
+    }
+    name_files(s); /* whatever else hindered it is told when the folder is used */
+    return mx_store_run_folder(s->store, s->row.run_id, s->folder, st);
+}
+
+static mx_code add_rows(mx_session *s, const mx_session_wish *wish, mx_status *st) {
+    MX_TRY(mx_store_begin(s->store, st));
+    MX_TRY(refuse_double(s, wish, st));
+    MX_TRY(mx_store_run_add(s->store, &s->row, s->uuid, st));
+    MX_TRY(claim_folder(s, st));
+    MX_TRY(store_particulars(s, st));
+    return mx_store_commit(s->store, st);
+}
+
+static mx_code add_run(mx_session *s, const mx_session_wish *wish, mx_status *st) {
     const mx_plan *p = s->plan;
     mx_text recipe, environment;
     mx_code code;
@@ -76,7 +117,7 @@ static mx_code add_run(mx_session *s, const char *kind, mx_status *st) {
     mx_recipe_print(p->recipe, &recipe);
     mx_environment_json(p->backend, &environment);
     s->row = (mx_run_row){
-        .name = p->recipe->name, .kind = kind, .method = p->method->name, .recipe_hash = p->recipe_hash,
+        .name = p->recipe->name, .kind = wish->kind, .method = p->method->name, .recipe_hash = p->recipe_hash,
         .recipe = mx_arena_copy(s->arena, recipe.data, recipe.length), .seed = p->recipe->seed, .base_hash = p->base_hash,
         .base_name = p->base.name, .base_description = mx_base_file_description(p->base_file),
         .base_weights = mx_base_file_values(p->base_file), .tasks_hash = p->tasks_hash, .data_hash = p->data_hash,
@@ -85,30 +126,49 @@ static mx_code add_run(mx_session *s, const char *kind, mx_status *st) {
     };
     mx_text_finish(&recipe);
     mx_text_finish(&environment);
-    code = mx_store_begin(s->store, st);
-    if (code == MX_OK) {
-        code = mx_store_run_add(s->store, &s->row, s->uuid, st);
-    }
-    if (code == MX_OK) {
-        s->row.folder = mx_arena_text(s->arena, "%s/%lld-%s", p->recipe->output_dir, (long long)s->row.run_id,
-                                      folder_word(s->row.name, s->arena));
-        name_files(s);
-        code = mx_store_run_folder(s->store, s->row.run_id, s->folder, st);
-    }
-    if (code == MX_OK) {
-        code = store_particulars(s, st);
-    }
-    if (code == MX_OK) {
-        code = mx_store_commit(s->store, st);
-    } else {
+    code = add_rows(s, wish, st);
+    if (code) {
         mx_store_rollback(s->store);
+        s->row.run_id = 0; /* it never was */
     }
     return code;
 }
 
+mx_code mx_session_may_resume(const mx_run_row *row, mx_status *st) {
+    if (strcmp(row->state, "finished") == 0) {
+        mx_fail(st, MX_E_USAGE, MX_NOWHERE, "run %lld is finished; there is nothing to go on with", (long long)row->run_id);
+        mx_hint(st, "mixrun show %lld", (long long)row->run_id);
+        return MX_E_USAGE;
+    }
+    if (strcmp(row->state, "running") == 0 && !mx_run_is_dead(row)) {
+        return mx_fail(st, MX_E_USAGE, MX_NOWHERE, "run %lld is running on %s as process %lld", (long long)row->run_id, row->host,
+                       (long long)row->pid);
+    }
+    return MX_OK;
+}
+
+/* The run as it is now is looked at inside the transaction that takes it: of two who want it, one gets it. */
+static mx_code claim_run(mx_session *s, const mx_session_wish *wish, mx_run_row *ret, mx_status *st) {
+    MX_TRY(mx_store_begin(s->store, st));
+    MX_TRY(mx_store_run_find(s->store, wish->resume->uuid, s->arena, ret, st));
+    MX_TRY(mx_session_may_resume(ret, st));
+    if (wish->once) {
+        mx_run_row other;
+        bool found;
+
+        MX_TRY(mx_store_run_alive(s->store, ret, s->arena, &found, &other, st));
+        if (found) {
+            return mx_session_may_resume(&other, st);
+        }
+    }
+    MX_TRY(mx_store_run_state(s->store, ret->run_id, "running", "", st));
+    return mx_store_commit(s->store, st);
+}
+
 /* A stored run goes on only as what it was: same recipe, seed, base, tasks and data. */
-static mx_code take_up(mx_session *s, const mx_run_row *row, mx_status *st) {
+static mx_code take_up(mx_session *s, const mx_session_wish *wish, mx_status *st) {
     const mx_plan *p = s->plan;
+    const mx_run_row *row = wish->resume;
     const struct {
         const char *what, *then, *now;
     } same[] = {
@@ -117,6 +177,7 @@ static mx_code take_up(mx_session *s, const mx_run_row *row, mx_status *st) {
         { "a task's definition", row->tasks_hash, p->tasks_hash },
         { "a data file", row->data_hash, p->data_hash },
     };
+    mx_run_row now;
 
     for (size_t i = 0; i < sizeof same / sizeof same[0]; i++) {
         if (strcmp(same[i].then, same[i].now) != 0) {
@@ -130,12 +191,11 @@ static mx_code take_up(mx_session *s, const mx_run_row *row, mx_status *st) {
         mx_hint(st, "start mixrun in the folder where the run was started");
         return MX_E_MISSING;
     }
-    s->row = *row; /* not before: a run that is refused stays as it is */
+    MX_TRY(claim_run(s, wish, &now, st));
+    s->row = now; /* not before: a run that is refused stays as it is */
     name_files(s);
     s->resumed = true;
-    MX_TRY(mx_store_begin(s->store, st));
-    MX_TRY(mx_store_run_state(s->store, row->run_id, "running", "", st));
-    return mx_store_commit(s->store, st);
+    return MX_OK;
 }
 
 static mx_code make_folder(mx_session *s, mx_status *st) {
@@ -180,7 +240,7 @@ mx_code mx_session_open(const mx_plan *plan, const mx_session_wish *wish, mx_are
     mx_arena_init(&s->step, (size_t)4 << 30);
     mx_progress_begin(&s->progress, wish->quiet, 0);
     if ((code = mx_store_open(plan->recipe->db, true, &s->store, st)) ||
-        (code = wish->resume ? take_up(s, wish->resume, st) : add_run(s, wish->kind, st)) || (code = make_folder(s, st)) ||
+        (code = wish->resume ? take_up(s, wish, st) : add_run(s, wish, st)) || (code = make_folder(s, st)) ||
         (code = load_weights(s, wish, st))) {
         mx_session_close(s, code, st);
         return code;

@@ -36,9 +36,14 @@ typedef struct mx_session_wish {
     const char *kind;         /* "train", "eval" */
     const mx_run_row *resume; /* go on with this run; NULL: a new one */
     const char *adapter;      /* eval: a folder to load; NULL: the method's starting values */
+    bool once;                /* refuse to begin or go on while another run of this identity is alive, or when one is finished */
+    bool again;               /* with once: finished ones do not count */
     bool quiet;
     const volatile int *stop;
 } mx_session_wish;
+
+/* May a stored run go on? MX_E_USAGE when it is finished, or when its process is alive. */
+MX_MUST_CHECK mx_code mx_session_may_resume(const mx_run_row *row, mx_status *st);
 
 /* The run is 'running' afterwards. On failure it is recorded with its reason, when it got that far. */
 MX_MUST_CHECK mx_code mx_session_open(const mx_plan *plan, const mx_session_wish *wish, mx_arena *arena, mx_session **ret,
