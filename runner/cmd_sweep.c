@@ -1,0 +1,66 @@
+/* cmd_sweep.c - mixrun sweep FILE: run what the store lacks of many variants and seeds. */
+#include "runner/progress.h"
+#include "runner/sweep_run.h"
+#include "runner/verbs.h"
+
+#include "base/text.h"
+
+#include <string.h>
+
+static const mx_flag flags[] = {
+    { "jobs", 'j', "N", "runs at once, each a process of its own; default 1" },
+    { "rerun", 0, NULL, "run everything anew, finished or not" },
+    { "db", 0, "FILE", "the database; default: the recipe's" },
+    { "member", 0, "N[:DIGITS]", "run only this member, in this process; refused when DIGITS no longer name it" },
+    { "memory-limit", 0, "SIZE", "what all runs at once may need together (4GiB); default: what is available" },
+    { "quiet", 'q', NULL, "no progress on stderr, only the result" },
+    { 0 },
+};
+
+static mx_progress progress;
+
+static void measuring(int32_t done, int32_t all) {
+    if (progress.live) {
+        fprintf(stderr, "\r\033[Kmeasuring variant %d of %d", done + 1 < all ? done + 1 : all, all);
+        fflush(stderr);
+    }
+}
+
+static mx_code run(const mx_call *call, mx_status *st) {
+    mx_sweep_wish wish = { .word = call->word, .words = call->words, .jobs = 1, .rerun = mx_call_flag(call, "rerun"),
+                           .quiet = mx_call_flag(call, "quiet") };
+    mx_sweep *sweep;
+    mx_code code;
+
+    MX_TRY(mx_call_number(call, "jobs", false, &wish.jobs, st));
+    MX_TRY(mx_call_number(call, "memory-limit", true, &wish.memory_limit, st));
+    if (wish.jobs < 1 || wish.jobs > 256) {
+        return mx_fail(st, MX_E_USAGE, MX_NOWHERE, "--jobs is %lld, but must be 1 to 256", (long long)wish.jobs);
+    }
+    MX_TRY(mx_sweep_read(call, &sweep, st));
+    wish.sweep = sweep;
+    wish.db = mx_call_flag(call, "db") ? mx_call_flag(call, "db") : sweep->db;
+    mx_progress_begin(&progress, wish.quiet, 0);
+    code = mx_sweep_measure(sweep, (size_t)wish.memory_limit, call->arena, measuring, st);
+    mx_progress_clear(&progress);
+    MX_TRY(code);
+    return mx_call_flag(call, "member") ? mx_sweep_run_member(&wish, mx_call_flag(call, "member"), call->arena, st)
+                                        : mx_sweep_run(&wish, call->arena, st);
+}
+
+const mx_command mx_verb_sweep = {
+    .name = "sweep",
+    .usage = "sweep FILE [word=value ...] [--jobs N] [--rerun]",
+    .summary = "run what the database lacks of many variants and seeds",
+    .help = "FILE is a sweep (a base recipe, variants, axes, seeds), or a recipe with arguments that list values:\n\n"
+            "  mixrun sweep configs/sweeps/methods.yaml\n"
+            "  mixrun sweep configs/quickstart.yaml adapter.lora_r=8,16 seed=1,2,3 --jobs 2\n\n"
+            "A run that the database has finished is not made again; one that was stopped, died or failed goes on from its\n"
+            "checkpoint; equal variants run once. Every run is a process of its own: one that fails says why in the database\n"
+            "(mixrun show RUN) and touches no other. Starting the same sweep twice at once shares the work.\n"
+            "Ctrl-C lets the running ones save their state and exits with 75; starting the sweep again continues. A second\n"
+            "Ctrl-C stops at once. mixrun plan FILE tells what it would do.\n"
+            "Exit codes: 0 all finished, 1 it could not be done, 2 a recipe or the command line is wrong, 4 some runs failed,\n"
+            "75 stopped and resumable.",
+    .flag = flags, .least = 1, .most = -1, .asks_to_stop = true, .run = run,
+};
