@@ -1,11 +1,8 @@
 /* schema.c - schema.sql and what came after it inside the program, byte for byte. */
 #include "reports/schema.h"
 
-/* clang-format off */
-#define MX_EMBED(symbol, file)                                                                                         \
-    __asm__(".section .rodata\n" #symbol ":\n.incbin \"" MX_SCHEMA_FOLDER "/" file "\"\n.byte 0\n.previous\n");       \
-    extern const char symbol[]
-/* clang-format on */
+#include "reports/embed.h"
+#include "reports/sql_stamp.h" /* changes with the .sql files, which the compiler does not see */
 
 MX_EMBED(mx_schema_sql_1, "schema.sql");
 MX_EMBED(mx_schema_sql_2, "schema_2.sql");

@@ -21,6 +21,7 @@ typedef struct mx_command {
     const char *help; /* paragraphs below the usage */
     const mx_flag *flag; /* ends with name NULL */
     int least, most;     /* positional words; most -1: any number */
+    bool loose;        /* a flag that is not in the list, --name VALUE or --name=VALUE, is the word name=VALUE */
     bool asks_to_stop;   /* Ctrl-C is handled: it sets mx_stop instead of ending the process */
     mx_code (*run)(const mx_call *call, mx_status *st);
 } mx_command;

@@ -52,6 +52,29 @@ static mx_code unknown_flag(const mx_command *c, const char *given, mx_status *s
     return code;
 }
 
+static mx_code add_word(mx_call *call, const char *word, int number, mx_status *st) {
+    if (call->words == MX_WORDS_MAX) {
+        return mx_fail(st, MX_E_USAGE, MX_NOWHERE, "more than %d words on the command line", MX_WORDS_MAX);
+    }
+    call->word[call->words] = word;
+    call->word_number[call->words++] = number;
+    return MX_OK;
+}
+
+/* --name VALUE or --name=VALUE of a verb that knows no flag of that name but takes any: the word name=VALUE. */
+static mx_code take_loose(mx_call *call, int argc, char **argv, int *i, mx_status *st) {
+    const char *name = argv[*i] + 2;
+
+    if (strchr(name, '=')) {
+        return add_word(call, name, *i, st);
+    }
+    if (*i + 1 == argc) {
+        return mx_fail(st, MX_E_USAGE, MX_NOWHERE, "--%s needs a value: --%s VALUE", name, name);
+    }
+    ++*i;
+    return add_word(call, mx_arena_text(call->arena, "%s=%s", name, argv[*i]), *i, st);
+}
+
 /* argv[*i] is a flag: its index, or -1 when there is none such. Takes its value, which may be the next word. */
 static mx_code take_flag(mx_call *call, int argc, char **argv, int *i, mx_status *st) {
     const char *given = argv[*i], *equals = strchr(given, '=');
@@ -79,6 +102,9 @@ static mx_code take_flag(mx_call *call, int argc, char **argv, int *i, mx_status
         }
         return MX_OK;
     }
+    if (call->command->loose && is_long && length > 0) {
+        return take_loose(call, argc, argv, i, st);
+    }
     return unknown_flag(call->command, given, st);
 }
 
@@ -90,11 +116,8 @@ mx_code mx_call_read(mx_call *call, int argc, char **argv, int first, mx_status 
             flags_over = true;
         } else if (!flags_over && argv[i][0] == '-' && argv[i][1]) {
             MX_TRY(take_flag(call, argc, argv, &i, st));
-        } else if (call->words == MX_WORDS_MAX) {
-            return mx_fail(st, MX_E_USAGE, MX_NOWHERE, "more than %d words on the command line", MX_WORDS_MAX);
         } else {
-            call->word[call->words] = argv[i];
-            call->word_number[call->words++] = i;
+            MX_TRY(add_word(call, argv[i], i, st));
         }
     }
     if (call->words < call->command->least) {
