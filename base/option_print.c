@@ -147,6 +147,7 @@ void mx_option_value(const mx_option *o, const void *slot, mx_text *out) {
         break;
     case MX_LIST:
     case MX_TABLE:
+    case MX_TREE:
         assert(!"a list of maps and a map have no value on one line");
         break;
     }

@@ -51,6 +51,9 @@ void mx_option_describe(const mx_option *o, mx_text *out) {
     case MX_TABLE:
         mx_text_print(out, "words of its own, one on each line below it");
         break;
+    case MX_TREE:
+        mx_text_print(out, "a map or a list");
+        break;
     }
     if (o->flags & MX_AUTO) {
         mx_text_print(out, ", or auto");
@@ -398,6 +401,10 @@ bool mx_option_read(mx_binder *b, const mx_option *o, const mx_node *node, void 
         mx_option_bind_map(b, o->inner, node, node->at, slot);
         return true; /* what is wrong inside was told inside */
     }
+    if (o->type == MX_TREE && (node->kind == MX_NODE_MAP || node->kind == MX_NODE_LIST)) {
+        *(const mx_node **)slot = node;
+        return true;
+    }
     if ((o->flags & MX_AUTO) && node->kind == MX_NODE_TEXT && !node->quoted &&
         strcmp(node->text, "auto") == 0) {
         return read_auto(o, slot);
@@ -425,7 +432,8 @@ void mx_option_preset(mx_binder *b, const mx_option *o, void *slot) {
     static const size_t size[] = {
         [MX_BOOL] = sizeof(bool),      [MX_INT] = sizeof(int64_t), [MX_REAL] = sizeof(double),
         [MX_TEXT] = sizeof(char *),    [MX_ENUM] = sizeof(int),    [MX_SET] = sizeof(uint64_t),
-        [MX_TEXTS] = sizeof(mx_texts), [MX_LIST] = sizeof(mx_list)
+        [MX_TEXTS] = sizeof(mx_texts), [MX_LIST] = sizeof(mx_list),
+        [MX_TREE] = sizeof(mx_node *)
     };
     mx_binder quiet = { .root = b->root, .arena = b->arena };
     mx_node *node;

@@ -109,6 +109,35 @@ const mx_layout *mx_layout_make(const mx_method *method, const void *config, con
     return l;
 }
 
+double mx_layout_flops(const mx_layout *l) {
+    double values = 0;
+
+    for (size_t i = 0; i < l->count; i++) {
+        const mx_declaration *d = &l->item[i];
+        int64_t used = d->parts;
+
+        if (d->kind != MX_KIND_TRAINED || d->rank != 2) {
+            continue;
+        }
+        if (d->experts && l->method->slots && l->method->slots(l->config) < used) {
+            used = l->method->slots(l->config);
+        }
+        values += (double)used * (double)d->dim[0] * (double)d->dim[1];
+    }
+    return 6 * values;
+}
+
+double mx_shape_flops(const mx_shape *s) {
+    double values = (double)s->vocab * (double)s->hidden;
+    int64_t out, in;
+
+    for (int site = 0; site < MX_SITES; site++) {
+        mx_site_size(s, (mx_site)site, &out, &in);
+        values += (double)s->layers * (double)out * (double)in;
+    }
+    return 4 * values;
+}
+
 const mx_declaration *mx_layout_find(const mx_layout *l, mx_scope scope, int64_t layer, mx_site site, int role) {
     int32_t i = *slot(l, scope, layer, site, role);
 

@@ -79,6 +79,20 @@ const mx_layout *mx_layout_make(const mx_method *method, const void *config, con
 /* For mx_method.layout: declares one tensor. */
 void mx_layout_add(mx_layout *l, const mx_declaration *d);
 
+/* Floating-point operations of the adapter for one token of training, forward and backward, active experts only.
+ *
+ * A matrix of n values costs a token 2 n forward (a product and a sum for each value), and twice that backward: 2 n for its
+ * gradient and 2 n for its input's. So a LoRA pair costs 2 r (in + out) forward and 4 r (in + out) backward: 6 for each value
+ * a token uses. Of a block's experts a token uses `slots` (top_k: k, switch: 1, top_p: at most all of them, so that the
+ * figure is a bound: see mx_method.slots_vary); the router's matrix is used by every token, whole.
+ * Not counted: what is elementwise (scales, DoRA's rows c, dropout, softmax), what is paid once a step whatever its tokens
+ * (DoRA's norms, the optimizer), and frozen products that some forms of the experts repeat. */
+double mx_layout_flops(const mx_layout *l);
+/* The same for the frozen base: 2 for each value of its linears and head forward, and 2 backward to the activations, since
+ * frozen weights need no gradient. Every token is counted at the head; attention's own products, which grow with the
+ * sequence, are not counted. */
+double mx_shape_flops(const mx_shape *s);
+
 /* NULL when nothing is declared there. `site` counts for MX_SCOPE_SITE only. */
 const mx_declaration *mx_layout_find(const mx_layout *l, mx_scope scope, int64_t layer, mx_site site, int role);
 /* The name of a part on disk. */

@@ -371,6 +371,8 @@ mx_code mx_plan_make(const mx_recipe *recipe, const mx_plan_wish *wish, mx_arena
         goto done;
     }
     p->layout = mx_layout_make(p->method, p->config, shape, arena);
+    p->flops = mx_layout_flops(p->layout);
+    p->base_flops = mx_shape_flops(shape);
     describe(p);
     if ((code = gather_tasks(p, st)) || (code = p->trains ? read_training(p, st) : MX_OK) ||
         (code = read_exams(p, st)) || (code = p->trains ? cut_steps(p, st) : MX_OK) ||
@@ -381,7 +383,10 @@ mx_code mx_plan_make(const mx_recipe *recipe, const mx_plan_wish *wish, mx_arena
     mx_recipe_hash(recipe, p->recipe_hash);
     hash_tasks_and_data(p);
     measure_limits(p);
-    code = measure_memory(p, wish->memory_limit, st);
+    code = measure_memory(p, wish->memory_limit, wish->look_only ? &p->refusal : st);
+    if (wish->look_only) {
+        code = MX_OK;
+    }
 done:
     if (code) {
         mx_plan_close(p);

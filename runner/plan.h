@@ -41,6 +41,7 @@ typedef struct mx_plan {
     const mx_method *method;
     const void *config; /* the method's resolved words */
     const mx_layout *layout;
+    double flops, base_flops; /* a token's: mx_layout_flops, mx_shape_flops */
     const char *description; /* "mixlora r16 E8 top-2 on q k v o gate up down" */
 
     mx_plan_task *task;
@@ -58,6 +59,7 @@ typedef struct mx_plan {
     size_t bytes[MX_MEMORY_PURPOSES]; /* on the device */
     size_t host_bytes;                /* the process's own anonymous memory */
     size_t total_bytes;               /* on the CPU: both, since they are one memory */
+    mx_status refusal;                /* MX_E_MEMORY: it does not fit, and was wished for all the same */
 
     char recipe_hash[MX_SHA256_TEXT], tasks_hash[MX_SHA256_TEXT], data_hash[MX_SHA256_TEXT];
 } mx_plan;
@@ -68,6 +70,7 @@ typedef struct mx_plan_wish {
     const mx_method *method; /* NULL: the recipe's (eval of a saved adapter: the adapter's own) */
     const void *config;
     size_t memory_limit; /* bytes; 0: what the machine has available */
+    bool look_only;      /* a plan that does not fit is made all the same: its `refusal` says so */
 } mx_plan_wish;
 
 /* Fails with the places of the recipe. The plan owns what it opened until mx_plan_close; all else lives in `arena`. */

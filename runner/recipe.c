@@ -139,8 +139,8 @@ static void resolve(mx_recipe *r) {
     mx_method_resolve(r->method, r->adapter.config);
 }
 
-static mx_code bind(mx_node *root, const char *path, mx_arena *arena, mx_recipe **ret, mx_problems *problems,
-                    mx_status *st) {
+mx_code mx_recipe_bind(const mx_node *root, const char *path, mx_arena *arena, mx_recipe **ret, mx_problems *problems,
+                       mx_status *st) {
     mx_recipe *r = MX_TAKE(arena, mx_recipe, 1);
 
     mx_option_bind(&mx_recipe_table, root, r, arena, problems, &r->fallen);
@@ -167,7 +167,7 @@ mx_code mx_recipe_read(const char *path, const char *const *argument, int count,
         return mx_fail(st, MX_E_RECIPE, (mx_mark){ .file = path }, "the recipe cannot be read");
     }
     root = mx_layers_override(root, argument, count, first, arena, problems);
-    return bind(root, path, arena, ret, problems, st);
+    return mx_recipe_bind(root, path, arena, ret, problems, st);
 }
 
 mx_code mx_recipe_parse(const char *text, const char *name, mx_arena *arena, mx_recipe **ret, mx_problems *problems,
@@ -179,7 +179,7 @@ mx_code mx_recipe_parse(const char *text, const char *name, mx_arena *arena, mx_
     if (!root) {
         return code;
     }
-    return bind(root, mx_arena_copy(arena, name, strlen(name)), arena, ret, problems, st);
+    return mx_recipe_bind(root, mx_arena_copy(arena, name, strlen(name)), arena, ret, problems, st);
 }
 
 mx_mark mx_recipe_place(const mx_recipe *r, const char *dotted_word) {

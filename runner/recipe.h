@@ -51,6 +51,9 @@ MX_MUST_CHECK mx_code mx_recipe_read(const char *path, const char *const *argume
 /* From text: what a stored run was (mx_run_row.recipe). */
 MX_MUST_CHECK mx_code mx_recipe_parse(const char *text, const char *name, mx_arena *arena, mx_recipe **ret,
                                       mx_problems *problems, mx_status *st);
+/* From a merged map, which is kept. *ret is what could be bound, even with MX_E_RECIPE. */
+MX_MUST_CHECK mx_code mx_recipe_bind(const mx_node *root, const char *path, mx_arena *arena, mx_recipe **ret, mx_problems *problems,
+                                     mx_status *st);
 /* The place of train.x, adapter.x, ... for errors found later. */
 mx_mark mx_recipe_place(const mx_recipe *r, const char *dotted_word);
 

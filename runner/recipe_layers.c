@@ -44,14 +44,17 @@ static const char *base_of(const char *path) {
 /* The recipe that was perhaps meant: a near name beside it, in ./configs, or in the home's configs;
  * NULL: none. */
 static const char *suggestion(const char *path, mx_arena *arena) {
+    static const char *const folders[] = { "configs/", "configs/sweeps/" };
     names *n = MX_TAKE(arena, names, 1);
     const char *base = base_of(path), *near;
     char *whole;
     size_t length = strlen(base);
 
     add_names(n, mx_arena_copy(arena, path, (size_t)(base - path)), arena);
-    add_names(n, "configs/", arena);
-    add_names(n, mx_arena_text(arena, "%s/configs/", mx_path_home(arena)), arena);
+    for (size_t i = 0; i < sizeof folders / sizeof folders[0]; i++) {
+        add_names(n, folders[i], arena);
+        add_names(n, mx_arena_text(arena, "%s/%s", mx_path_home(arena), folders[i]), arena);
+    }
     whole = mx_arena_text(arena, "%s%s", base,
                           length > 5 && strcmp(base + length - 5, ".yaml") == 0 ? "" : ".yaml");
     near = mx_text_nearest(whole, n->base, n->count);
@@ -89,7 +92,7 @@ static mx_node *without(mx_arena *arena, const mx_node *map, const char *word) {
     return copy;
 }
 
-static const char *beside(const char *path, const char *name, mx_arena *arena) {
+const char *mx_layers_beside(const char *path, const char *name, mx_arena *arena) {
     const char *base = base_of(path);
 
     return name[0] == '/' ? name : mx_arena_text(arena, "%.*s%s", (int)(base - path), path, name);
@@ -111,7 +114,7 @@ static mx_node *read_extended(stack *s, const char *path, const mx_node *word, m
         mx_problem(problems, word->key_at, NULL, "extends must be the name of one file");
         return NULL;
     }
-    name = beside(path, word->text, arena);
+    name = mx_layers_beside(path, word->text, arena);
     if (s->depth == MX_EXTENDS_MAX) {
         mx_problem(problems, word->at, NULL, "more than %d files extend each other",
                    MX_EXTENDS_MAX);
@@ -158,22 +161,23 @@ static mx_code read_file(stack *s, const char *path, mx_arena *arena, mx_node **
     return code;
 }
 
+mx_code mx_layers_missing(const char *path, const char *why, mx_arena *arena, mx_status *st) {
+    const char *near = suggestion(path, arena);
+    mx_code code = mx_fail(st, MX_E_USAGE, (mx_mark){ .file = path }, "%s", why);
+
+    if (near) {
+        mx_hint(st, "did you mean '%s'?", near);
+    }
+    return code;
+}
+
 mx_code mx_layers_read(const char *path, mx_arena *arena, mx_node **ret, mx_problems *problems,
                        mx_status *st) {
     stack s = { .depth = 0 };
     mx_status inner = { 0 };
     mx_code code = read_file(&s, path, arena, ret, problems, &inner);
-    const char *near;
 
-    if (code && code != MX_E_RECIPE) {
-        near = suggestion(path, arena);
-        mx_fail(st, MX_E_USAGE, (mx_mark){ .file = path }, "%s", inner.text);
-        if (near) {
-            mx_hint(st, "did you mean '%s'?", near);
-        }
-        return MX_E_USAGE;
-    }
-    return MX_OK;
+    return code && code != MX_E_RECIPE ? mx_layers_missing(path, inner.text, arena, st) : MX_OK;
 }
 
 /* --- arguments --- */
@@ -317,6 +321,9 @@ mx_node *mx_layers_override(const mx_node *root, const char *const *argument, in
 
     *over = (mx_node){ .kind = MX_NODE_MAP, .at = root->at, .layer = MX_LAYER_ARGUMENTS };
     for (int i = 0; i < count; i++) {
+        if (!argument[i]) {
+            continue;
+        }
         override o = { .name = mx_arena_text(arena, "argument %d", first + i),
                        .text = mx_arena_copy(arena, argument[i], strlen(argument[i])),
                        .arena = arena,

@@ -122,7 +122,7 @@ static mx_code add_run(mx_session *s, const mx_session_wish *wish, mx_status *st
         .base_name = p->base.name, .base_description = mx_base_file_description(p->base_file),
         .base_weights = mx_base_file_values(p->base_file), .tasks_hash = p->tasks_hash, .data_hash = p->data_hash,
         .environment = mx_arena_copy(s->arena, environment.data, environment.length), .trained = p->layout->trained,
-        .trained_router = p->layout->trained_router, .steps = p->totals.steps, .limited = p->limited, .folder = "",
+        .trained_router = p->layout->trained_router, .flops = (int64_t)p->flops, .steps = p->totals.steps, .limited = p->limited, .folder = "",
     };
     mx_text_finish(&recipe);
     mx_text_finish(&environment);

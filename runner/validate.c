@@ -22,31 +22,23 @@ static void check_words(const mx_recipe *r, const mx_task *task, bool trained, b
     }
 }
 
-static mx_code check_task(const mx_recipe *r, const char *name, mx_mark at, bool trained, bool scored, const mx_call *call,
-                          mx_status *st) {
+static mx_code check_task(const mx_recipe *r, const char *name, mx_mark at, bool trained, bool scored, mx_arena *arena,
+                          mx_problems *problems, mx_status *st) {
     mx_task *task;
     mx_status inner = { 0 };
-    mx_code code = mx_task_read(name, at, call->arena, &task, call->problems, &inner);
+    mx_code code = mx_task_read(name, at, arena, &task, problems, &inner);
 
     if (code && code != MX_E_RECIPE) {
         *st = inner;
         return code;
     }
     if (code == MX_OK) {
-        check_words(r, task, trained, scored, call->problems);
+        check_words(r, task, trained, scored, problems);
     }
     return MX_OK; /* problems were added; the rest is judged too */
 }
 
-mx_code mx_validate(const mx_call *call, mx_recipe **ret, mx_status *st) {
-    mx_recipe *r = NULL;
-    mx_code code = mx_recipe_read(call->word[0], call->word + 1, call->words - 1, call->words > 1 ? call->word_number[1] : 0,
-                                  call->arena, &r, call->problems, st);
-
-    *ret = r;
-    if (!r || (code && code != MX_E_RECIPE)) {
-        return code;
-    }
+mx_code mx_validate_recipe(const mx_recipe *r, mx_arena *arena, mx_problems *problems, mx_status *st) {
     for (size_t i = 0; i < r->train.data.tasks.count; i++) {
         const char *name = ((const mx_task_item *)r->train.data.tasks.item)[i].task;
 
@@ -56,14 +48,14 @@ mx_code mx_validate(const mx_call *call, mx_recipe **ret, mx_status *st) {
             const char *before = ((const mx_task_item *)r->train.data.tasks.item)[j].task;
 
             if (before && strcmp(before, name) == 0) {
-                mx_problem(call->problems, r->train.data.tasks.at[i], NULL, "train.tasks names '%s' twice; use weight for more of it", name);
+                mx_problem(problems, r->train.data.tasks.at[i], NULL, "train.tasks names '%s' twice; use weight for more of it", name);
             }
         }
         for (size_t j = 0; name && j < r->eval.tasks.count; j++) {
             scored |= strcmp(r->eval.tasks.item[j], name) == 0;
         }
         if (name) {
-            MX_TRY(check_task(r, name, r->train.data.tasks.at[i], true, scored, call, st));
+            MX_TRY(check_task(r, name, r->train.data.tasks.at[i], true, scored, arena, problems, st));
         }
     }
     for (size_t i = 0; i < r->eval.tasks.count; i++) {
@@ -75,14 +67,27 @@ mx_code mx_validate(const mx_call *call, mx_recipe **ret, mx_status *st) {
             trained |= name && strcmp(name, r->eval.tasks.item[i]) == 0;
         }
         if (!trained) { /* what is wrong in a task's YAML is told once */
-            MX_TRY(check_task(r, r->eval.tasks.item[i], r->eval.tasks.at[i], false, true, call, st));
+            MX_TRY(check_task(r, r->eval.tasks.item[i], r->eval.tasks.at[i], false, true, arena, problems, st));
         }
     }
     if (r->base_model) {
-        mx_hub_validate_name(r->base_model, mx_recipe_place(r, "base_model"), call->arena, call->problems);
+        mx_hub_validate_name(r->base_model, mx_recipe_place(r, "base_model"), arena, problems);
     }
-    if (r->device && strncmp(r->device, "cuda", 4) == 0 && call->problems->count == 0) {
-        mx_problem(call->problems, mx_recipe_place(r, "device"), "use device: cpu", "device '%s': this version computes on the CPU only", r->device);
+    if (r->device && strncmp(r->device, "cuda", 4) == 0 && problems->count == 0) {
+        mx_problem(problems, mx_recipe_place(r, "device"), "use device: cpu", "device '%s': this version computes on the CPU only", r->device);
     }
+    return MX_OK;
+}
+
+mx_code mx_validate(const mx_call *call, mx_recipe **ret, mx_status *st) {
+    mx_recipe *r = NULL;
+    mx_code code = mx_recipe_read(call->word[0], call->word + 1, call->words - 1, call->words > 1 ? call->word_number[1] : 0,
+                                  call->arena, &r, call->problems, st);
+
+    *ret = r;
+    if (!r || (code && code != MX_E_RECIPE)) {
+        return code;
+    }
+    MX_TRY(mx_validate_recipe(r, call->arena, call->problems, st));
     return call->problems->count > 0 ? MX_E_RECIPE : code;
 }

@@ -9,4 +9,7 @@
  * MX_E_RECIPE when there was one. */
 MX_MUST_CHECK mx_code mx_validate(const mx_call *call, mx_recipe **ret, mx_status *st);
 
+/* The part of it after reading: tasks, base's name, device of a bound recipe, whose own words may have been wrong. */
+MX_MUST_CHECK mx_code mx_validate_recipe(const mx_recipe *r, mx_arena *arena, mx_problems *problems, mx_status *st);
+
 #endif

@@ -37,6 +37,8 @@ struct mx_method {
     int64_t (*experts)(const void *config);
     /* Slots a token may use (K of mx_router); may be NULL with `experts`. */
     int64_t (*slots)(const void *config);
+    /* May a token use fewer than `slots`, by its own probabilities? NULL: never. */
+    bool (*slots_vary)(const void *config);
     /* Does step 0 compute the base model? NULL: always. */
     bool (*starts_at_base)(const void *config);
 

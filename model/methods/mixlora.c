@@ -43,6 +43,7 @@ const mx_method mx_method_mixlora = {
     .note = mx_routed_note,
     .experts = mx_routed_experts,
     .slots = mx_routed_slots,
+    .slots_vary = mx_routed_slots_vary,
     .starts_at_base = mx_routed_starts_at_base,
     .layout = layout,
     .init = mx_routed_init,

@@ -66,6 +66,10 @@ int64_t mx_routed_slots(const void *config) {
     return w->routing == MX_ROUTE_TOP_K ? w->top_k : w->routing == MX_ROUTE_SWITCH ? 1 : w->num_experts;
 }
 
+bool mx_routed_slots_vary(const void *config) {
+    return ((const mx_routed_words *)config)->routing == MX_ROUTE_TOP_P;
+}
+
 /* The gates of top_p and switch do not sum to 1, so they scale the block from the start. */
 bool mx_routed_starts_at_base(const void *config) {
     return ((const mx_routed_words *)config)->routing == MX_ROUTE_TOP_K;

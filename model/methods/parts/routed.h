@@ -42,6 +42,7 @@ void mx_routed_describe(const void *config, mx_text *out);
 void mx_routed_note(const void *config, mx_text *out);
 int64_t mx_routed_experts(const void *config);
 int64_t mx_routed_slots(const void *config);
+bool mx_routed_slots_vary(const void *config);
 bool mx_routed_starts_at_base(const void *config);
 void mx_routed_init(const mx_layout *l, const mx_declaration *d, int64_t part, float *to, mx_rng *rng);
 double mx_routed_dropout(const void *config, mx_input input);

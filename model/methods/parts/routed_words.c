@@ -96,8 +96,8 @@ void mx_routed_check(const mx_routed_words *w, bool dora, const mx_node *map, mx
                    "target_modules holds no linear of the feed-forward block: its experts would all be the same");
     }
     if (w->routing == MX_ROUTE_TOP_K && w->top_k > w->num_experts) {
-        mx_problem(problems, mx_option_place(map, "top_k"), NULL, "top_k is %lld, but num_experts (line %u) is %lld",
-                   (long long)w->top_k, mx_option_place(map, "num_experts").line, (long long)w->num_experts);
+        mx_problem(problems, mx_option_place(map, "top_k"), NULL, "top_k is %lld, but num_experts (%s) is %lld",
+                   (long long)w->top_k, mx_option_said(map, "num_experts", mx_option_place(map, "top_k")), (long long)w->num_experts);
     }
     if (w->form == MX_EXPERTS_FACTORED && has_down_magnitude(w, dora)) {
         mx_problem(problems, mx_option_place(map, "experts_forward"), "experts_forward: shared",
