@@ -35,15 +35,15 @@ void mx_picture_clear(mx_picture *p) {
 /* As much of the line as the terminal is wide: a line that wraps could not be taken back. Counts UTF-8's leading bytes. */
 static void put_cut(const char *line) {
     struct winsize size = { 0 };
-    int width = 80, columns = 0;
+    int width = 80, taken = 0;
     size_t n = 0;
 
     if (ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 1) {
         width = size.ws_col;
     }
     while (line[n]) {
-        columns += ((unsigned char)line[n] & 0xc0) != 0x80;
-        if (columns >= width) {
+        taken += ((unsigned char)line[n] & 0xc0) != 0x80;
+        if (taken >= width) {
             break;
         }
         n++;
@@ -63,10 +63,24 @@ static void put(mx_picture *p, const char *line) {
     p->lines++;
 }
 
-static void head(const mx_picture *p, int64_t number, const char *title, mx_text *out) {
-    int width = snprintf(NULL, 0, "%lld", (long long)p->all);
+/* What a text takes on the screen: UTF-8's leading bytes. */
+static int columns(const char *text) {
+    int n = 0;
 
-    mx_text_print(out, "[%*lld/%lld] %s", width, (long long)number, (long long)p->all, title);
+    for (; *text; text++) {
+        n += ((unsigned char)*text & 0xc0) != 0x80;
+    }
+    return n;
+}
+
+void mx_picture_widen(mx_picture *p, const char *title) {
+    p->width = columns(title) > p->width ? columns(title) : p->width;
+}
+
+static void head(const mx_picture *p, int64_t number, const char *title, mx_text *out) {
+    int digits = snprintf(NULL, 0, "%lld", (long long)p->all);
+
+    mx_text_print(out, "[%*lld/%lld] %s%*s", digits, (long long)number, (long long)p->all, title, p->width - columns(title), "");
 }
 
 static void draw(mx_picture *p, const mx_picture_line *l, const char *tail) {

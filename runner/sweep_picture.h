@@ -17,11 +17,14 @@ typedef struct mx_picture_line {
 typedef struct mx_picture {
     mx_progress progress;
     int lines; /* on the screen now */
+    int width; /* of the widest title */
     int64_t all;
     bool one;  /* one member at a time: its line and the whole's are one */
 } mx_picture;
 
 void mx_picture_begin(mx_picture *p, bool quiet, bool one, int64_t all);
+/* Room for this title: what stands behind titles is aligned. */
+void mx_picture_widen(mx_picture *p, const char *title);
 /* Is it time to look and draw again? */
 bool mx_picture_due(const mx_picture *p);
 /* `left` of everything, in seconds; negative: not known. */

@@ -182,7 +182,9 @@ static mx_code start(sweeper *s, member *m, mx_status *st) {
     c->line = (mx_picture_line){ .number = m->number, .title = m->title, .loss = NAN, .rate = NAN, .began = mx_seconds(), .left = -1 };
     m->place = AT_WORK;
     s->children++;
-    mx_picture_tell(&s->picture, m->number, m->title, "started");
+    if (!s->picture.progress.live) { /* there its own line says so */
+        mx_picture_tell(&s->picture, m->number, m->title, "started");
+    }
     return MX_OK;
 }
 
@@ -228,6 +230,9 @@ static const char *how_it_ended(const sweeper *s, const child *c, int status) {
     if (WIFSIGNALED(status)) {
         return mx_arena_text(s->arena, "killed by signal %d (%s)", WTERMSIG(status),
                              WTERMSIG(status) == SIGKILL ? "out of memory?" : strsignal(WTERMSIG(status)));
+    }
+    if (strncmp(words, "mixrun: error: ", 15) == 0) {
+        words += 15;
     }
     return words[0] ? words : mx_arena_text(s->arena, "ended with code %d", WEXITSTATUS(status));
 }
@@ -470,13 +475,15 @@ static const char *failures(const sweeper *s, const char *db_flag) {
 
     for (int64_t i = 0; i < s->members && told < TOLD; i++) {
         const member *m = &s->member[i];
+        int length;
 
         if (m->place != FAILED) {
             continue;
         }
-        text = m->run_id ? mx_arena_text(s->arena, "%s%srun %lld, %s: '%s': mixrun show %lld%s", text, told ? "; " : "",
-                                         (long long)m->run_id, m->title, m->reason, (long long)m->run_id, db_flag)
-                         : mx_arena_text(s->arena, "%s%s%s: '%s'", text, told ? "; " : "", m->title, m->reason);
+        length = (int)strcspn(m->reason, "\n"); /* the rest was told when it failed */
+        text = m->run_id ? mx_arena_text(s->arena, "%s%srun %lld, %s: '%.*s': mixrun show %lld%s", text, told ? "; " : "",
+                                         (long long)m->run_id, m->title, length, m->reason, (long long)m->run_id, db_flag)
+                         : mx_arena_text(s->arena, "%s%s%s: '%.*s'", text, told ? "; " : "", m->title, length, m->reason);
         told++;
     }
     return all > told ? mx_arena_text(s->arena, "%s; and %lld more", text, (long long)(all - told)) : text;
@@ -524,6 +531,9 @@ static mx_code open_and_work(sweeper *s, mx_status *st) {
     MX_TRY(mx_store_sweep(s->store, &row, mx_sweep_rows(w, s->arena), w->members, st));
     done = count(s, DONE);
     mx_picture_begin(&s->picture, s->wish->quiet, s->wish->jobs == 1, s->members);
+    for (int64_t i = 0; i < s->members; i++) {
+        mx_picture_widen(&s->picture, s->member[i].title);
+    }
     mx_picture_say(&s->picture, "%s: %lld runs, %lld done, %lld to do\n", w->name, (long long)s->members, (long long)done,
                    (long long)(s->members - done));
     s->began = mx_seconds();
