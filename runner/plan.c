@@ -219,6 +219,15 @@ static mx_code read_exams(mx_plan *p, mx_status *st) {
 
 /* -------------------------------------------------------------------- steps and bytes */
 
+static void settle_steps(mx_plan *p) {
+    const mx_train_options *t = &p->recipe->train;
+
+    p->schedule = mx_optimizer_schedule(&t->optimizer, p->totals.steps);
+    p->router_log_steps = t->router_log_steps > 0 ? t->router_log_steps : (p->totals.steps + 19) / 20;
+    p->save_steps = t->save_steps;
+    p->logging_steps = t->logging_steps;
+}
+
 static mx_code cut_steps(mx_plan *p, mx_status *st) {
     const mx_train_options *t = &p->recipe->train;
     mx_stream_part *part = MX_TAKE(p->arena, mx_stream_part, p->tasks);
@@ -240,10 +249,7 @@ static mx_code cut_steps(mx_plan *p, mx_status *st) {
     MX_TRY(mx_stream_open(part, parts, &o, p->arena, &p->stream, st));
     p->totals = *mx_stream_measure(p->stream);
     p->limited |= p->totals.steps < p->totals.steps_per_epoch * t->data.num_epochs;
-    p->schedule = mx_optimizer_schedule(&t->optimizer, p->totals.steps);
-    p->router_log_steps = t->router_log_steps > 0 ? t->router_log_steps : (p->totals.steps + 19) / 20;
-    p->save_steps = t->save_steps;
-    p->logging_steps = t->logging_steps;
+    settle_steps(p);
     return MX_OK;
 }
 
@@ -271,7 +277,7 @@ static mx_code measure_memory(mx_plan *p, size_t limit, mx_status *st) {
     for (int i = 0; i < MX_MEMORY_PURPOSES; i++) {
         device += p->bytes[i];
     }
-    p->host_bytes = mx_memory_now();
+    p->host_bytes = p->host_bytes ? p->host_bytes : mx_memory_now();
     p->total_bytes = device + p->host_bytes;
     needed = limit ? p->total_bytes : device; /* what the process holds already is no longer among what is available */
     if (needed > available) {
@@ -282,6 +288,12 @@ static mx_code measure_memory(mx_plan *p, size_t limit, mx_status *st) {
         return MX_E_MEMORY;
     }
     return MX_OK;
+}
+
+static mx_code fit(mx_plan *p, const mx_plan_wish *wish, mx_status *st) {
+    mx_code code = measure_memory(p, wish->memory_limit, wish->look_only ? &p->refusal : st);
+
+    return wish->look_only ? MX_OK : code;
 }
 
 /* -------------------------------------------------------------------- identity */
@@ -341,6 +353,13 @@ static void describe(mx_plan *p) {
     mx_text_finish(&words);
 }
 
+static void lay_out(mx_plan *p, const mx_shape *shape) {
+    p->layout = mx_layout_make(p->method, p->config, shape, p->arena);
+    p->flops = mx_layout_flops(p->layout);
+    p->base_flops = mx_shape_flops(shape);
+    describe(p);
+}
+
 mx_code mx_plan_make(const mx_recipe *recipe, const mx_plan_wish *wish, mx_arena *arena, mx_plan **ret, mx_status *st) {
     mx_plan *p = MX_TAKE(arena, mx_plan, 1);
     const mx_shape *shape;
@@ -370,10 +389,7 @@ mx_code mx_plan_make(const mx_recipe *recipe, const mx_plan_wish *wish, mx_arena
         }
         goto done;
     }
-    p->layout = mx_layout_make(p->method, p->config, shape, arena);
-    p->flops = mx_layout_flops(p->layout);
-    p->base_flops = mx_shape_flops(shape);
-    describe(p);
+    lay_out(p, shape);
     if ((code = gather_tasks(p, st)) || (code = p->trains ? read_training(p, st) : MX_OK) ||
         (code = read_exams(p, st)) || (code = p->trains ? cut_steps(p, st) : MX_OK) ||
         (code = mx_base_file_hash(p->base_file, p->base_hash, st)) || (code = check_base(p, st))) {
@@ -383,10 +399,7 @@ mx_code mx_plan_make(const mx_recipe *recipe, const mx_plan_wish *wish, mx_arena
     mx_recipe_hash(recipe, p->recipe_hash);
     hash_tasks_and_data(p);
     measure_limits(p);
-    code = measure_memory(p, wish->memory_limit, wish->look_only ? &p->refusal : st);
-    if (wish->look_only) {
-        code = MX_OK;
-    }
+    code = fit(p, wish, st);
 done:
     if (code) {
         mx_plan_close(p);
@@ -394,6 +407,49 @@ done:
         *ret = p;
     }
     return code;
+}
+
+/* Every word of data and evaluation, as text. */
+static void print_reading(const mx_recipe *r, mx_text *out) {
+    static const mx_option words[] = { MX_STREAM_WORDS(mx_train_options, data), { 0 } };
+    static const mx_option_table table = { .name = "train", .option = words, .size = sizeof(mx_train_options) };
+
+    mx_option_print(&table, &r->train, 0, out);
+    mx_option_print(&mx_eval_table, &r->eval, 0, out);
+    mx_text_print(out, "%s\n%s\n%d %lld %lld\n%s", r->base_model, r->device, r->precision, (long long)r->threads, (long long)r->seed,
+                  r->data_dir ? r->data_dir : "");
+}
+
+bool mx_plan_alike(const mx_recipe *a, const mx_recipe *b) {
+    mx_text text[2];
+    bool same;
+
+    mx_text_init(&text[0], 16 << 20);
+    mx_text_init(&text[1], 16 << 20);
+    print_reading(a, &text[0]);
+    print_reading(b, &text[1]);
+    same = strcmp(text[0].data, text[1].data) == 0;
+    mx_text_finish(&text[0]);
+    mx_text_finish(&text[1]);
+    return same;
+}
+
+mx_code mx_plan_vary(const mx_plan *like, const mx_recipe *recipe, const mx_plan_wish *wish, mx_arena *arena, mx_plan **ret,
+                     mx_status *st) {
+    mx_plan *p = MX_TAKE(arena, mx_plan, 1);
+
+    assert(mx_plan_alike(like->recipe, recipe) && like->trains == wish->trains && !wish->method);
+    *p = *like;
+    *ret = p;
+    p->recipe = recipe;
+    p->arena = arena;
+    p->method = recipe->method;
+    p->config = recipe->adapter.config;
+    p->refusal = (mx_status){ 0 };
+    lay_out(p, mx_base_file_shape(p->base_file));
+    settle_steps(p);
+    mx_recipe_hash(recipe, p->recipe_hash);
+    return fit(p, wish, st);
 }
 
 void mx_plan_close(mx_plan *p) {

@@ -78,6 +78,13 @@ MX_MUST_CHECK mx_code mx_plan_make(const mx_recipe *recipe, const mx_plan_wish *
                                    mx_status *st);
 void mx_plan_close(mx_plan *p); /* NULL is fine */
 
+/* Do two recipes ask the same of base, device, data and evaluation, so that at most the adapter and the optimizer differ? */
+bool mx_plan_alike(const mx_recipe *a, const mx_recipe *b);
+/* The plan of `recipe`, from that of an alike one: what was read for it is shared, so it must stay open. Not for running, and
+ * not to be closed. */
+mx_code mx_plan_vary(const mx_plan *like, const mx_recipe *recipe, const mx_plan_wish *wish, mx_arena *arena, mx_plan **ret,
+                     mx_status *st);
+
 /* "base ...", "adapter ...", "train ...", "memory ..." of the storyboard; `purposes`: memory line by line. */
 void mx_plan_print(const mx_plan *p, bool purposes, mx_text *out);
 

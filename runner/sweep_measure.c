@@ -224,26 +224,6 @@ static void take(mx_sweep_variant *v, const mx_plan *p, mx_arena *arena) {
     memcpy(v->data_hash, p->data_hash, sizeof v->data_hash);
 }
 
-static mx_code look_at(mx_sweep_variant *v, size_t memory_limit, mx_arena *arena, mx_status *st) {
-    mx_plan_wish wish = { .trains = true, .memory_limit = memory_limit, .look_only = true };
-    mx_status inner = { 0 };
-    mx_arena own;
-    mx_plan *plan;
-    mx_code code;
-
-    mx_arena_init(&own, (size_t)16 << 30);
-    code = mx_plan_make(v->recipe, &wish, &own, &plan, &inner);
-    if (code) {
-        inner.at = keep(inner.at, arena); /* its file's name may live in what is given back here */
-        *st = st->code ? *st : inner;
-    } else {
-        take(v, plan, arena);
-        mx_plan_close(plan);
-    }
-    mx_arena_finish(&own);
-    return code;
-}
-
 typedef struct walk {
     mx_sweep *sweep;
     size_t memory_limit;
@@ -251,7 +231,37 @@ typedef struct walk {
     void (*progress)(int32_t done, int32_t all);
     bool *seen;
     int32_t done;
+    mx_plan *plan; /* the last one whose data was read: variants alike share it */
+    mx_arena read; /* its own */
 } walk;
+
+static mx_code look_at(walk *k, mx_sweep_variant *v, mx_status *st) {
+    mx_plan_wish wish = { .trains = true, .memory_limit = k->memory_limit, .look_only = true };
+    mx_status inner = { 0 };
+    mx_plan *plan = NULL;
+    mx_arena own;
+    mx_code code;
+
+    if (k->plan && mx_plan_alike(k->plan->recipe, v->recipe)) {
+        mx_arena_init(&own, (size_t)1 << 30);
+        code = mx_plan_vary(k->plan, v->recipe, &wish, &own, &plan, st);
+        take(v, plan, k->arena);
+        mx_arena_finish(&own);
+        return code;
+    }
+    mx_plan_close(k->plan);
+    k->plan = NULL;
+    mx_arena_finish(&k->read);
+    mx_arena_init(&k->read, (size_t)16 << 30);
+    code = mx_plan_make(v->recipe, &wish, &k->read, &k->plan, &inner);
+    if (code) {
+        inner.at = keep(inner.at, k->arena); /* its file's name may live in what is given back */
+        *st = st->code ? *st : inner;
+    } else {
+        take(v, k->plan, k->arena);
+    }
+    return code;
+}
 
 /* Partners first: mx_sweep_read made sure that they do not wait for each other. */
 static mx_code measure(walk *k, int32_t i, mx_status *st) {
@@ -268,7 +278,7 @@ static mx_code measure(walk *k, int32_t i, mx_status *st) {
     if (k->progress) {
         k->progress(k->done, k->sweep->variants);
     }
-    MX_TRY(look_at(v, k->memory_limit, k->arena, st));
+    MX_TRY(look_at(k, v, st));
     k->done++;
     return MX_OK;
 }
@@ -295,10 +305,15 @@ mx_code mx_sweep_measure(mx_sweep *w, size_t memory_limit, mx_arena *arena, void
                          mx_status *st) {
     walk k = { .sweep = w, .memory_limit = memory_limit, .arena = arena, .progress = progress };
 
+    mx_code code = MX_OK;
+
     k.seen = MX_TAKE(arena, bool, w->variants + 1);
-    for (int32_t i = 0; i < w->variants; i++) {
-        MX_TRY(measure(&k, i, st));
+    for (int32_t i = 0; i < w->variants && code == MX_OK; i++) {
+        code = measure(&k, i, st);
     }
+    mx_plan_close(k.plan);
+    mx_arena_finish(&k.read);
+    MX_TRY(code);
     if (progress) {
         progress(w->variants, w->variants);
     }
