@@ -63,8 +63,12 @@ void mx_table_print(const mx_table *t, int indent, mx_text *out) {
             int pad = width[c] - width_of(cell);
 
             mx_text_print(out, "%*s%s%*s%s", t->right[c] ? pad : 0, "", cell, t->right[c] || c == t->columns - 1 ? 0 : pad,
-                          "", c == t->columns - 1 ? "\n" : "  ");
+                          "", c == t->columns - 1 ? "" : "  ");
         }
+        while (out->length > 0 && out->data[out->length - 1] == ' ') { /* an empty cell at the end */
+            out->data[--out->length] = '\0';
+        }
+        mx_text_print(out, "\n");
     }
 }
 

@@ -20,9 +20,9 @@ static mx_code run(const mx_call *call, mx_status *st) {
     mx_text_init(&out, (size_t)64 << 20);
     code = mx_store_run_find(store, call->word[0], call->arena, &row, st);
     if (code == MX_OK) {
-        code = mx_summary_show(store, &row, mx_call_flag(call, "json") != NULL, &out, st);
+        code = mx_summary_show(store, &row, mx_call_flag(call, "json") != NULL, call->arena, &out, st);
     }
-    if (code == MX_OK && out.length) {
+    if (code == MX_OK) {
         fputs(out.data, stdout);
     }
     mx_text_finish(&out);

@@ -86,18 +86,18 @@ Test(table, ls_and_show_tell_of_runs_as_text_and_json) {
 
     evaluation(s, run, 4, 0.6667, false);
     mx_text_init(&out, 1 << 20);
-    cr_assert_eq(mx_summary_list(s, &all, false, &out, &st), MX_OK, "%s", st.text);
-    cr_assert(strstr(out.data, "loglikelihood acc 66.7"), "%s", out.data);
+    cr_assert_eq(mx_summary_list(s, &all, &x.arena, &out, &st), MX_OK, "%s", st.text);
+    cr_assert(strstr(out.data, "66.7  acc, loglikelihood\n"), "%s", out.data);
     mx_text_finish(&out);
     mx_text_init(&out, 1 << 20);
-    cr_assert_eq(mx_summary_list(s, &none, false, &out, &st), MX_OK);
+    cr_assert_eq(mx_summary_list(s, &none, &x.arena, &out, &st), MX_OK);
     cr_assert_str_eq(out.data, " no runs\n");
     mx_text_finish(&out);
     cr_assert_eq(mx_store_run_find(s, "1", &x.arena, &row, &st), MX_OK);
     mx_text_init(&out, 1 << 20);
-    cr_assert_eq(mx_summary_show(s, &row, true, &out, &st), MX_OK, "%s", st.text);
-    cr_assert(strstr(out.data, "\"name\":\"quick \\\"one\\\"\""), "%s", out.data);
-    cr_assert(strstr(out.data, "\"scores\":[{\"task\":\"sample_arc\""), "%s", out.data);
+    cr_assert_eq(mx_summary_show(s, &row, true, &x.arena, &out, &st), MX_OK, "%s", st.text);
+    cr_assert(strstr(out.data, "\"name\": \"quick \\\"one\\\"\""), "%s", out.data);
+    cr_assert(strstr(out.data, "\"scores\": [\n{\"task\": \"sample_arc\""), "%s", out.data);
     mx_text_finish(&out);
     mx_store_close(s);
     scratch_close(&x);
