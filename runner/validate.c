@@ -2,6 +2,7 @@
 #include "runner/validate.h"
 
 #include "datasets/task.h"
+#include "runner/sweep.h"
 #include "model/hub.h"
 
 #include <string.h>
@@ -79,11 +80,26 @@ mx_code mx_validate_recipe(const mx_recipe *r, mx_arena *arena, mx_problems *pro
     return MX_OK;
 }
 
+static mx_code is_a_sweep(const mx_call *call, mx_status *st) {
+    bool file = mx_sweep_is(call->word[0], NULL, 0, call->arena);
+
+    mx_fail(st, MX_E_USAGE, MX_NOWHERE, file ? "'%s' is a sweep, not a recipe" : "a list of values makes a sweep of '%s'", call->word[0]);
+    mx_hint(st, file ? "mixrun sweep %s runs it, mixrun plan %s tells what it would do"
+                     : "mixrun sweep %s ... runs every value; quote a single value that holds a comma: word='\"a,b\"'",
+            call->word[0], call->word[0]);
+    return MX_E_USAGE;
+}
+
 mx_code mx_validate(const mx_call *call, mx_recipe **ret, mx_status *st) {
     mx_recipe *r = NULL;
-    mx_code code = mx_recipe_read(call->word[0], call->word + 1, call->words - 1, call->words > 1 ? call->word_number[1] : 0,
-                                  call->arena, &r, call->problems, st);
+    mx_code code;
 
+    *ret = NULL;
+    if (mx_sweep_is(call->word[0], call->word + 1, call->words - 1, call->arena)) {
+        return is_a_sweep(call, st);
+    }
+    code = mx_recipe_read(call->word[0], call->word + 1, call->words - 1, call->words > 1 ? call->word_number[1] : 0, call->arena, &r,
+                          call->problems, st);
     *ret = r;
     if (!r || (code && code != MX_E_RECIPE)) {
         return code;

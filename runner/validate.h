@@ -5,7 +5,7 @@
 #include "runner/command.h"
 #include "runner/recipe.h"
 
-/* Reads word 0 of the call as a recipe and the words after it as overrides; every problem goes into call->problems.
+/* Reads word 0 of the call as a recipe (MX_E_USAGE when it is a sweep) and the words after it as overrides; every problem goes into call->problems.
  * MX_E_RECIPE when there was one. */
 MX_MUST_CHECK mx_code mx_validate(const mx_call *call, mx_recipe **ret, mx_status *st);
 
