@@ -2,6 +2,7 @@
 #include "runner/sweep_run.h"
 
 #include "base/text.h"
+#include "runner/sweep_emit.h"
 #include "runner/sweep_picture.h"
 
 #include <errno.h>
@@ -491,7 +492,8 @@ static const char *failures(const sweeper *s, const char *db_flag) {
 
 static mx_code tell(const sweeper *s, mx_status *st) {
     const mx_sweep *w = s->wish->sweep;
-    const char *db_flag = strcmp(s->wish->db, "mixrun.db") == 0 ? "" : mx_arena_text(s->arena, " --db %s", s->wish->db);
+    const char *name = mx_shell_word(w->name, s->arena);
+    const char *db_flag = strcmp(s->wish->db, "mixrun.db") == 0 ? "" : mx_arena_text(s->arena, " --db %s", mx_shell_word(s->wish->db, s->arena));
     long long done = count(s, DONE), failed = count(s, FAILED), stopped = count(s, STOPPED), elsewhere = count(s, ELSEWHERE);
 
     if (mx_stop || (stopped && !failed)) {
@@ -513,9 +515,8 @@ static mx_code tell(const sweeper *s, mx_status *st) {
         mx_hint(st, "mixrun ls%s tells how far they are; start the sweep again when they are done", db_flag);
         return MX_E_PARTIAL;
     }
-    printf(" %s: all %lld runs are finished, in %s\n next: mixrun compare --sweep %s%s%s · mixrun report --sweep %s%s%s\n", w->name, done,
-           s->wish->db, strchr(w->name, ' ') ? "'" : "", w->name, mx_arena_text(s->arena, "%s%s", strchr(w->name, ' ') ? "'" : "", db_flag),
-           strchr(w->name, ' ') ? "'" : "", w->name, mx_arena_text(s->arena, "%s%s", strchr(w->name, ' ') ? "'" : "", db_flag));
+    printf(" %s: all %lld runs are finished, in %s\n next: mixrun compare --sweep %s%s · mixrun report --sweep %s%s\n", w->name, done,
+           s->wish->db, name, db_flag, name, db_flag);
     return MX_OK;
 }
 
