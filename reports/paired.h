@@ -41,14 +41,14 @@ typedef struct mx_estimate {
 } mx_estimate;
 
 /* Cells hold differences. All tasks have the same seeds in the same order (>= 1), each at least one item.
- * V = 0: no interval. With every difference 0, p = 1. Otherwise (every question's mean over the seeds is the same and not 0)
+ * The interval ends at -1 and 1 at most. V = 0: no interval. With every difference 0, p = 1. Otherwise (every question's mean over the seeds is the same and not 0)
  * p is the sign test's over the questions, 2^(1 - I); 1 when tasks point both ways. */
 mx_estimate mx_estimate_difference(const mx_cells *task, int32_t tasks);
-/* Cells hold scores. The interval stays within 0 and 1; several seeds all right or all wrong have none. */
+/* Cells hold scores. Several seeds all right or all wrong have no interval. */
 mx_estimate mx_estimate_accuracy(const mx_cells *task, int32_t tasks);
 
 /* Exact conditional McNemar test: min(1, 2 P(X <= min(b, c))), X ~ Binomial(b + c, 1/2). *ret_mid (may be NULL) is the mid-p:
- * p less the probability of what was seen, 1 less half of it when b = c. Fagerland, Lydersen, Laake 2013 (BMC Medical
+ * p less the probability of what was seen, 1 less half of it when b = c, 1 when nothing differs. Fagerland, Lydersen, Laake 2013 (BMC Medical
  * Research Methodology 13:91), exact conditional and mid-p tests. */
 double mx_mcnemar(int64_t b, int64_t c, double *ret_mid);
 /* Score interval for p_b - p_c of n pairs, b and c of them discordant. Tango 1998 (Statistics in Medicine 17: 891-908). */
