@@ -40,3 +40,6 @@ LEFT JOIN runs r ON r.run_id = (
     WHERE x.recipe_hash = m.recipe_hash AND x.seed = m.seed AND x.base_hash = m.base_hash AND x.data_hash = m.data_hash
       AND x.tasks_hash = m.tasks_hash AND x.kind = 'train'
     ORDER BY x.state = 'finished' DESC, x.run_id DESC LIMIT 1);
+
+-- Taking an evaluation away asks which windows are its own: without this, each of them reads all windows.
+CREATE INDEX router_windows_evaluation ON router_windows (evaluation_id) WHERE evaluation_id IS NOT NULL;
