@@ -228,6 +228,18 @@ static void settle_steps(mx_plan *p) {
     p->logging_steps = t->logging_steps;
 }
 
+bool mx_plan_scores_at(const mx_plan *p, int64_t step) {
+    int64_t every = p->recipe->eval.every_epochs * p->totals.steps_per_epoch;
+
+    if (p->exams == 0) {
+        return false;
+    }
+    if (step == 0) {
+        return p->recipe->eval.before_training;
+    }
+    return step == p->totals.steps || (every > 0 && step % every == 0);
+}
+
 static mx_code cut_steps(mx_plan *p, mx_status *st) {
     const mx_train_options *t = &p->recipe->train;
     mx_stream_part *part = MX_TAKE(p->arena, mx_stream_part, p->tasks);

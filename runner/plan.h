@@ -85,6 +85,9 @@ bool mx_plan_alike(const mx_recipe *a, const mx_recipe *b);
 mx_code mx_plan_vary(const mx_plan *like, const mx_recipe *recipe, const mx_plan_wish *wish, mx_arena *arena, mx_plan **ret,
                      mx_status *st);
 
+/* Are the exams made after `step` steps (0: before training)? */
+bool mx_plan_scores_at(const mx_plan *p, int64_t step);
+
 /* "base ...", "adapter ...", "train ...", "memory ..." of the storyboard; `purposes`: memory line by line. */
 void mx_plan_print(const mx_plan *p, bool purposes, mx_text *out);
 

@@ -46,9 +46,11 @@ typedef struct mx_sweep_variant {
     double flops;             /* of the adapter per token: forward and backward, active experts only (mx_layout_flops) */
     double base_flops;        /* the frozen base's per token: forward, and backward to the activations */
     size_t memory;
+    int64_t scored, scored_tokens; /* questions, and their tokens, of all evaluations of a run together */
     int64_t memory_limit_hit; /* 1: does not fit; `refusal` says it */
     mx_status refusal;
     const char *description;  /* mx_plan.description */
+    const char *environment;  /* JSON, as a run of it would store */
     char recipe_hash[MX_SHA256_TEXT], base_hash[MX_SHA256_TEXT], tasks_hash[MX_SHA256_TEXT], data_hash[MX_SHA256_TEXT];
 } mx_sweep_variant;
 

@@ -8,6 +8,7 @@
 #include "model/base_model.h"
 #include "model/hub.h"
 #include "model/layout.h"
+#include "runner/environment.h"
 #include "runner/recipe_layers.h"
 
 #include <assert.h>
@@ -207,9 +208,21 @@ static mx_mark keep(mx_mark at, mx_arena *arena) {
 }
 
 static void take(mx_sweep_variant *v, const mx_plan *p, mx_arena *arena) {
+    int64_t evaluations = 0;
+    mx_text environment;
+
     v->trained = p->layout->trained;
     v->trained_router = p->layout->trained_router;
     v->base_values = mx_base_file_values(p->base_file);
+    for (int32_t i = 0; i < p->exams; i++) {
+        v->scored += p->exam[i].questions.count;
+        v->scored_tokens += mx_exam_rows(&p->exam[i].exam);
+    }
+    for (int64_t step = 0; step <= p->totals.steps; step++) {
+        evaluations += mx_plan_scores_at(p, step);
+    }
+    v->scored *= evaluations;
+    v->scored_tokens *= evaluations;
     v->steps = p->totals.steps;
     v->tokens = p->totals.rows;
     v->flops = p->flops;
@@ -217,6 +230,10 @@ static void take(mx_sweep_variant *v, const mx_plan *p, mx_arena *arena) {
     v->memory = p->total_bytes;
     v->memory_limit_hit = p->refusal.code != MX_OK;
     v->refusal = p->refusal;
+    mx_text_init(&environment, 1 << 16);
+    mx_environment_json(p->backend, &environment);
+    v->environment = mx_arena_copy(arena, environment.data, environment.length);
+    mx_text_finish(&environment);
     v->description = mx_arena_copy(arena, p->description, strlen(p->description));
     memcpy(v->recipe_hash, p->recipe_hash, sizeof v->recipe_hash);
     memcpy(v->base_hash, p->base_hash, sizeof v->base_hash);

@@ -58,18 +58,6 @@ static int64_t epoch_ending(const mx_plan *p, int64_t step) {
     return step > 0 && step % p->totals.steps_per_epoch == 0 ? step / p->totals.steps_per_epoch : 0;
 }
 
-static bool evaluation_due(const mx_plan *p, int64_t step) {
-    int64_t epoch = epoch_ending(p, step), every = p->recipe->eval.every_epochs;
-
-    if (p->exams == 0) {
-        return false;
-    }
-    if (step == 0) {
-        return p->recipe->eval.before_training;
-    }
-    return step == p->totals.steps || (epoch > 0 && every > 0 && epoch % every == 0);
-}
-
 static mx_code evaluate(mx_session *s, int64_t step, mx_status *st) {
     const mx_plan *p = s->plan;
     double epoch = (double)step / (double)p->totals.steps_per_epoch;
@@ -94,7 +82,7 @@ static int64_t work_ahead(const mx_session *s) {
         exam_rows += mx_exam_rows(&p->exam[i].exam);
     }
     for (int64_t step = s->first_step; step <= p->totals.steps; step++) {
-        evaluations += evaluation_due(p, step);
+        evaluations += mx_plan_scores_at(p, step);
     }
     /* a row that is only scored costs about a third of one that is learnt from */
     return 3 * p->totals.rows * (p->totals.steps - s->first_step) / p->totals.steps + evaluations * exam_rows;
@@ -239,7 +227,7 @@ mx_code mx_train(mx_session *s, mx_status *st) {
         MX_TRY(take_up(s, st));
     }
     mx_progress_begin(&s->progress, s->progress.quiet, work_ahead(s));
-    if (evaluation_due(p, s->first_step)) {
+    if (mx_plan_scores_at(p, s->first_step)) {
         code = evaluate(s, s->first_step, st);
         if (code == MX_E_STOPPED) { /* what training had done is in the checkpoint, or there was none yet */
             hint_resume(s, st);
@@ -251,10 +239,10 @@ mx_code mx_train(mx_session *s, mx_status *st) {
         if (stopping(s)) {
             return stop_here(s, st);
         }
-        if ((p->save_steps > 0 && (step + 1) % p->save_steps == 0) || evaluation_due(p, step + 1)) {
+        if ((p->save_steps > 0 && (step + 1) % p->save_steps == 0) || mx_plan_scores_at(p, step + 1)) {
             MX_TRY(save_checkpoint(s, st));
         }
-        if (evaluation_due(p, step + 1)) {
+        if (mx_plan_scores_at(p, step + 1)) {
             code = evaluate(s, step + 1, st);
             if (code == MX_E_STOPPED) {
                 hint_resume(s, st);
