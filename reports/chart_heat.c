@@ -23,7 +23,7 @@ static const char *label_of(const char *const *labels, int i) {
 }
 
 static cells size_of(const mx_heat_panel *p) {
-    cells s = { .wide = fmin(24, fmax(5, 230.0 / p->columns)), .tall = fmin(18, fmax(7, 400.0 / p->rows)) };
+    cells s = { .wide = fmin(22, fmax(5, 230.0 / p->columns)), .tall = fmin(18, fmax(7, 400.0 / p->rows)) };
 
     for (int r = 0; r < p->rows; r++) {
         s.label = fmax(s.label, mx_draw_width(label_of(p->row, r)));

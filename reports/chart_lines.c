@@ -93,8 +93,20 @@ static int keys_of(const mx_line_chart *c, mx_key key[KEYS_MAX]) {
     return keys;
 }
 
+/* Three abreast when the titles are short enough. */
+static int columns_of(const mx_line_chart *c) {
+    int columns = c->panels == 1 ? 1 : c->panels % 3 == 0 || c->panels > 6 ? 3 : 2;
+
+    for (int p = 0; p < c->panels; p++) {
+        double title = mx_draw_width(c->panel[p].title);
+
+        columns = title > 490 ? 1 : title > 235 && columns == 3 ? 2 : columns;
+    }
+    return columns;
+}
+
 void mx_chart_lines(const mx_line_chart *c, mx_text *out) {
-    int columns = c->panels == 1 ? 1 : c->panels % 3 == 0 || c->panels > 6 ? 3 : 2, rows = (c->panels + columns - 1) / columns;
+    int columns = columns_of(c), rows = (c->panels + columns - 1) / columns;
     double gap = 62, left = 66, wide = (MX_CHART_WIDTH - left - 14 - gap * (columns - 1)) / columns;
     double tall = columns == 1 ? PANEL_HEIGHT + 40 : PANEL_HEIGHT - 30, pitch = tall + 76;
     double xl = NAN, xh = NAN, all_yl = NAN, all_yh = NAN, keys_height;

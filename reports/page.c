@@ -262,7 +262,7 @@ static const char style[] =
     "@media screen and (prefers-color-scheme:dark){:root{--paper:#14181d;--ink:#e6e9ed;--soft:#9aa5b1;--rule:#303842;--tint:#1c2229;--link:#7ab8f5}}\n"
     "*{box-sizing:border-box}html{-webkit-text-size-adjust:100%}\n"
     "body{margin:0;background:var(--paper);color:var(--ink);font:16px/1.55 system-ui,'Segoe UI','DejaVu Sans',Arial,sans-serif}\n"
-    "main,header,nav{max-width:60rem;margin:0 auto;padding:0 1.1rem}header{padding-top:2.2rem}main{padding-bottom:4rem}\n"
+    "main,header,nav{max-width:63rem;margin:0 auto;padding:0 1.1rem}header{padding-top:2.2rem}main{padding-bottom:4rem}\n"
     "h1{font-size:1.75rem;line-height:1.2;margin:0 0 .3rem;overflow-wrap:anywhere}h2{font-size:1.3rem;margin:2.6rem 0 .6rem;padding-top:.4rem;border-top:1px solid var(--rule)}\n"
     "h3{font-size:1.05rem;margin:1.8rem 0 .4rem}p,ul{margin:.55rem 0;max-width:46rem}ul{padding-left:1.2rem}a{color:var(--link)}\n"
     "nav ul{list-style:none;padding:0;display:flex;flex-wrap:wrap;gap:.2rem 1.1rem;max-width:none;font-size:.92rem}\n"

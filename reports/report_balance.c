@@ -57,8 +57,8 @@ static evenness measure(mx_arena *arena, const mx_load *l) {
 }
 
 static void balance_table(mx_draft *d, const mx_loads *ls, const evenness *x) {
-    static const char *const head[] = { "variant", "run", "layers", "experts", "slots per token", "load entropy, bits", "of at most", "max/mean", "most uneven layer", "its max/mean",
-                                        "dead experts", "dropped, %", "router's entropy, bits" };
+    static const char *const head[] = { "variant", "run", "layers", "experts", "slots/token", "entropy, bits", "of", "max/mean", "worst layer", "its max/mean",
+                                        "dead", "dropped, %", "softmax, bits" };
     enum { COLUMNS = sizeof head / sizeof head[0] };
     const mx_asked *list[] = { &ls->slots, &ls->tokens };
     mx_table t;
@@ -94,11 +94,11 @@ static void balance_table(mx_draft *d, const mx_loads *ls, const evenness *x) {
         }
     }
     mx_page_table(d->page, "balance",
-                  mx_arena_text(d->arena, "How evenly the experts are loaded in %s, all tasks together; entropy and max/mean are means over layers. Dead: computed not one token there.", ls->when),
+                  mx_arena_text(d->arena, "How evenly the experts are loaded in %s, all tasks together; the entropy of the load and max/mean are means over layers. Dead: experts that computed not one token there. Softmax: the mean entropy of the router's own distribution.", ls->when),
                   &t);
     mx_page_made(d->page, "balance", d->runs,
                  "share p = slots / sum over the layer's experts, tasks summed; entropy = -sum p log2 p; max/mean = experts x max p; dropped = dropped / (slots + dropped);"
-                 " the router's own entropy = sum of the softmax's entropies / tokens / ln 2.", list, 2);
+                 " softmax = sum of the softmax's entropies / tokens / ln 2.", list, 2);
     mx_table_finish(&t);
 }
 

@@ -162,7 +162,7 @@ mx_code mx_draft_curves(mx_draft *d, mx_status *st) {
     bin = bin < 1 ? 1 : bin;
     mx_page_section(d->page, "curves", "Training");
     MX_TRY(training_curve(d, "loss", "losses", "loss", "Training loss (of the task alone, as the recipe's objective has it).", bin, &losses, st));
-    MX_TRY(training_curve(d, "balance", "balance-losses", "balance loss", "The router's balance loss, before its coefficient.", bin,
+    MX_TRY(training_curve(d, "balance", "balance-losses", "balance loss", "The router's balance loss, before its coefficient; under an even load it is the number of experts a token uses.", bin,
                           &balance, st));
     if (!losses) {
         mx_page_words(d->page, "small", "None of these runs was trained, or none kept its losses.");

@@ -16,11 +16,13 @@ static const char *which_run(mx_draft *d, const mx_load *l) {
                                        (long long)l->run_id);
 }
 
-/* Layer by expert, one panel a task. `most`: the end of the colour scale, shared by all variants. */
-static void by_task(mx_draft *d, const mx_loads *ls, const mx_load *l, double most) {
+/* Layer by expert, one panel a task. The colours end at the variant's own largest share: on a common scale one router that sends all
+ * to one expert would leave the others blank. */
+static void by_task(mx_draft *d, const mx_loads *ls, const mx_load *l) {
     const mx_asked *list[] = { &ls->slots, &ls->tokens };
     mx_heat_panel *panel = MX_TAKE(d->arena, mx_heat_panel, l->tasks);
     const char *id = mx_arena_text(d->arena, "router-%d", l->variant + 1);
+    double most = 0;
     mx_text svg;
 
     for (int t = 0; t < l->tasks; t++) {
@@ -31,16 +33,18 @@ static void by_task(mx_draft *d, const mx_loads *ls, const mx_load *l, double mo
         }
         for (int64_t k = 0; k < (int64_t)l->layers * l->experts; k++) {
             value[k] *= 100;
+            most = value[k] > most ? value[k] : most;
         }
         panel[t] = (mx_heat_panel){ .title = l->task[t], .row_word = "layer", .column_word = "expert", .rows = l->layers, .columns = l->experts, .value = value };
     }
     mx_text_init(&svg, (size_t)256 << 20);
     mx_chart_heat(&(mx_heat_chart){ .chart = { id, mx_arena_text(d->arena, "Router load of %s", d->variant[l->variant].name),
                                                "One panel a task; a row a layer, a column an expert; the darker (in the dark: the brighter), the larger the expert's share of its layer's token slots." },
-                                    .label = "share of the layer's token slots, %", .low = 0, .high = 100 * most, .mark = 100.0 / l->experts,
+                                    .label = "share of the layer's token slots, %", .low = 0, .high = most, .mark = 100.0 / l->experts,
                                     .mark_word = mx_arena_text(d->arena, "even: %.1f %%", 100.0 / l->experts), .panel = panel, .panels = l->tasks },
                   &svg);
-    mx_draft_drawing(d, id, mx_arena_text(d->arena, "%s: each expert's share of its layer's token slots, by task, in %s. %s", d->variant[l->variant].name, ls->when, which_run(d, l)),
+    mx_draft_drawing(d, id, mx_arena_text(d->arena, "%s: each expert's share of its layer's token slots, by task, in %s. Colours are on this variant's own scale. %s",
+                                   d->variant[l->variant].name, ls->when, which_run(d, l)),
                      &svg, mx_arena_text(d->arena, "Run %lld.", (long long)l->run_id),
                      "share = slots / sum of slots over the experts of the same task and layer, of this run.", list, 2);
 }
@@ -146,7 +150,6 @@ static void draw_course(mx_draft *d, const mx_load *l, const course *c) {
 }
 
 mx_code mx_draft_router(mx_draft *d, mx_status *st) {
-    double most = 0, *p;
     mx_loads ls;
 
     MX_TRY(mx_loads_read(d, &ls, st));
@@ -155,21 +158,11 @@ mx_code mx_draft_router(mx_draft *d, mx_status *st) {
     }
     mx_page_section(d->page, "router", "What the router did");
     mx_page_words(d->page, "", "A token slot is one token computed by one expert: a token routed to two experts takes two. Loads are counts kept while running, not estimates.");
-    for (int i = 0; i < ls.runs; i++) {
-        p = MX_TAKE(d->arena, double, ls.run[i].experts);
-        for (int t = 0; t < ls.run[i].tasks && mx_loads_first(&ls, ls.run[i].variant) == i; t++) {
-            for (int layer = 0; layer < ls.run[i].layers; layer++) {
-                if (mx_load_share(&ls.run[i], t, layer, p)) {
-                    most = fmax(most, mx_share_most(p, ls.run[i].experts) / ls.run[i].experts);
-                }
-            }
-        }
-    }
     MX_TRY(mx_draft_balance(d, &ls, st));
     mx_page_heading(d->page, "By layer and expert, task by task");
     for (int i = 0; i < ls.runs; i++) {
         if (mx_loads_first(&ls, ls.run[i].variant) == i) {
-            by_task(d, &ls, &ls.run[i], most);
+            by_task(d, &ls, &ls.run[i]);
         }
     }
     MX_TRY(mx_draft_divergence(d, &ls, st));
