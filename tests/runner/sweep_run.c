@@ -251,3 +251,68 @@ Test(sweep_run, a_member_is_run_by_number_and_refused_when_it_changed) {
     program(&x, 2, "sweep s.yaml --jobs 0");
     scratch_close(&x);
 }
+
+/* A line of shell, in the test's folder; its exit code. */
+static int shell(scratch *x, const char *line) {
+    return system(mx_arena_text(&x->arena, "cd %s && MIXRUN_DATA= XDG_CACHE_HOME=%s TERM=dumb && { %s; } >shell.txt 2>&1", x->folder, x->folder,
+                                line));
+}
+
+Test(sweep_run, emitted_commands_are_whole_and_run_anywhere) {
+    scratch x = scratch_open();
+    char *text, *save = NULL;
+    int lines = 0;
+
+    tiny_sweep(&x, "[1, 2]", "");
+    program(&x, 0, "sweep s.yaml --member 2 --quiet");
+    program(&x, 0, "sweep s.yaml --emit commands train.weight_decay=0.01");
+    must_be(&x, "mixrun.db", "SELECT COUNT(*) FROM members", "4\n"); /* the sweep is known, though nothing ran here */
+    program(&x, 0, "sweep s.yaml --emit commands");
+    text = output(&x, "out.txt");
+    for (char *line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
+        lines++;
+        cr_assert_eq(shell(&x, mx_arena_text(&x.arena, "cd / && %s", line)), 0, "%s\n%s", line, output(&x, "shell.txt"));
+    }
+    cr_assert_eq(lines, 3, "one command for each run that is missing, not %d", lines);
+    program(&x, 0, "sweep s.yaml --quiet");
+    cr_assert(strstr(output(&x, "out.txt"), "all 4 runs are finished"), "%s", output(&x, "out.txt"));
+    must_be(&x, "mixrun.db", "SELECT COUNT(*) FROM runs", "4\n");
+    program(&x, 2, "sweep s.yaml --emit commands");
+    cr_assert(strstr(output(&x, "err.txt"), "nothing left to do"), "%s", output(&x, "err.txt"));
+    scratch_close(&x);
+}
+
+Test(sweep_run, the_slurm_script_runs_every_task_into_its_own_database) {
+    scratch x = scratch_open();
+
+    tiny_sweep(&x, "[1, 2]", "");
+    program(&x, 0, "sweep s.yaml --emit slurm --own-db --jobs 3");
+    write_file(&x, "job.sh", output(&x, "out.txt"));
+    cr_assert(strstr(output(&x, "out.txt"), "#SBATCH --array=1-4%3\n"), "%s", output(&x, "out.txt"));
+    cr_assert(strstr(output(&x, "out.txt"), "#SBATCH --job-name=s\n"), "%s", output(&x, "out.txt"));
+    for (int task = 1; task <= 4; task++) {
+        cr_assert_eq(shell(&x, mx_arena_text(&x.arena, "SLURM_ARRAY_TASK_ID=%d bash job.sh", task)), 0, "%s", output(&x, "shell.txt"));
+        cr_assert(mx_file_exists(scratch_path(&x, mx_arena_text(&x.arena, "mixrun-members/member-%d.db", task))));
+    }
+    cr_assert_neq(shell(&x, "SLURM_ARRAY_TASK_ID=5 bash job.sh"), 0);
+    must_be(&x, "mixrun.db", "SELECT COUNT(*) FROM runs", "0\n");
+    program(&x, 0, "import mixrun-members/member-1.db mixrun-members/member-2.db mixrun-members/member-3.db mixrun-members/member-4.db");
+    program(&x, 0, "sweep s.yaml --quiet");
+    cr_assert(strstr(output(&x, "out.txt"), "all 4 runs are finished"), "%s", output(&x, "out.txt"));
+    must_be(&x, "mixrun.db", "SELECT COUNT(*), COUNT(DISTINCT folder) FROM runs", "4|4\n");
+    scratch_close(&x);
+}
+
+Test(sweep_run, flags_that_would_say_nothing_are_refused) {
+    scratch x = scratch_open();
+
+    tiny_sweep(&x, "[1]", "");
+    program(&x, 2, "sweep s.yaml --own-db");
+    program(&x, 2, "sweep s.yaml --emit commands --jobs 2");
+    program(&x, 2, "sweep s.yaml --emit commands --member 1");
+    program(&x, 2, "sweep s.yaml --jobs 2 --member 1");
+    program(&x, 2, "sweep s.yaml --emit slrum");
+    cr_assert(strstr(output(&x, "err.txt"), "did you mean 'slurm'?"), "%s", output(&x, "err.txt"));
+    cr_assert_not(mx_file_exists(scratch_path(&x, "mixrun.db")), "what is refused makes nothing");
+    scratch_close(&x);
+}
