@@ -285,10 +285,6 @@ static int64_t combinations(const mx_sweep_reader *r, const mx_draft *d) {
     return n;
 }
 
-static mx_code too_many(const mx_sweep_reader *r, mx_status *st) {
-    return mx_fail(st, MX_E_USAGE, (mx_mark){ .file = r->path }, "this sweep would have more than %d runs", MX_MEMBERS_MAX);
-}
-
 static mx_code expand(mx_sweep_reader *r, origin **ret_origins, mx_status *st) {
     mx_sweep *w = r->sweep;
     int64_t all = 0;
@@ -296,8 +292,8 @@ static mx_code expand(mx_sweep_reader *r, origin **ret_origins, mx_status *st) {
     for (int i = 0; i < r->drafts && all <= MX_MEMBERS_MAX; i++) {
         all += combinations(r, &r->draft[i]);
     }
-    if (all > MX_MEMBERS_MAX) {
-        return too_many(r, st);
+    if (all * (w->seeds > 0 ? w->seeds : 1) > MX_MEMBERS_MAX) { /* before anything is left out: each is looked at */
+        return mx_fail(st, MX_E_USAGE, (mx_mark){ .file = r->path }, "this sweep would have more than %d runs", MX_MEMBERS_MAX);
     }
     w->variant = MX_TAKE(r->arena, mx_sweep_variant, all + 1);
     *ret_origins = MX_TAKE(r->arena, origin, all + 1);
@@ -466,16 +462,13 @@ static void settle_comparison(mx_sweep_reader *r) {
 
 /* -------------------------------------------------------------------- members */
 
-static mx_code make_members(mx_sweep_reader *r, mx_status *st) {
+static void make_members(mx_sweep_reader *r) {
     mx_sweep *w = r->sweep;
 
     if (w->seeds == 0) {
         w->seed[w->seeds++] = r->base->seed;
     }
     w->members = (int64_t)w->seeds * w->variants;
-    if (w->members > MX_MEMBERS_MAX) {
-        return too_many(r, st);
-    }
     w->member = MX_TAKE(r->arena, mx_sweep_member, w->members + 1);
     for (int64_t i = 0; i < w->members; i++) { /* whole comparisons first */
         w->member[i] = (mx_sweep_member){
@@ -485,7 +478,6 @@ static mx_code make_members(mx_sweep_reader *r, mx_status *st) {
     for (int32_t i = 0; i < w->variants; i++) {
         w->variant[i].recipe->seed = w->seed[0];
     }
-    return MX_OK;
 }
 
 mx_code mx_sweep_read(const mx_call *call, mx_sweep **ret, mx_status *st) {
@@ -514,7 +506,7 @@ mx_code mx_sweep_read(const mx_call *call, mx_sweep **ret, mx_status *st) {
         }
         check_cycles(r);
         settle_comparison(r);
-        MX_TRY(make_members(r, st));
+        make_members(r);
     } else if (r->problems->count == 0) {
         mx_problem(r->problems, (mx_mark){ .file = r->path }, NULL, "exclude leaves no variant");
     }
