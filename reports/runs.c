@@ -86,6 +86,10 @@ mx_code mx_store_heartbeat(mx_store *s, int64_t run_id, int64_t step, mx_status 
     return mx_sql_execute(s, st, "UPDATE runs SET step = ?, heartbeat_ms = ? WHERE run_id = ?", "iii", step, mx_now_ms(), run_id);
 }
 
+mx_code mx_store_alive(mx_store *s, int64_t run_id, mx_status *st) {
+    return mx_sql_execute(s, st, "UPDATE runs SET heartbeat_ms = ? WHERE run_id = ?", "ii", mx_now_ms(), run_id);
+}
+
 static void read_run(sqlite3_stmt *q, mx_arena *arena, mx_run_row *r) {
     int i = 0;
 

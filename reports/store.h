@@ -48,6 +48,8 @@ MX_MUST_CHECK mx_code mx_store_run_folder(mx_store *s, int64_t run_id, const cha
 MX_MUST_CHECK mx_code mx_store_run_state(mx_store *s, int64_t run_id, const char *state, const char *reason,
                                          mx_status *st);
 MX_MUST_CHECK mx_code mx_store_heartbeat(mx_store *s, int64_t run_id, int64_t step, mx_status *st);
+/* Between rows that are far apart: the run is alive. */
+MX_MUST_CHECK mx_code mx_store_alive(mx_store *s, int64_t run_id, mx_status *st);
 /* By number, by uuid or its first digits, or by name (the newest). MX_E_USAGE with near names when there is none. */
 MX_MUST_CHECK mx_code mx_store_run_find(mx_store *s, const char *what, mx_arena *arena, mx_run_row *ret,
                                         mx_status *st);

@@ -1,6 +1,7 @@
 /* environment.c - see environment.h. */
 #include "runner/environment.h"
 
+#include "base/mount.h"
 #include "kernels/cuda/probe.h"
 #include "model/hub.h"
 #include "runner/build.h"
@@ -78,4 +79,14 @@ void mx_environment_print(const mx_backend *b, mx_text *out) {
         }
     }
     mx_arena_finish(&arena);
+}
+
+void mx_warn_network(const char *db) {
+    char type[MX_MOUNT_TYPE];
+
+    if (mx_mount_network(db, type)) {
+        fprintf(stderr, "warning: %s is on a network file system (%s): when several machines write it at once, SQLite may lose or break it\n"
+                        "   give each machine a database of its own, on its own disk (db=/tmp/NAME.db), and merge them: mixrun import\n",
+                db, type);
+    }
 }

@@ -13,5 +13,7 @@ const char *mx_version_text(void);
 void mx_environment_json(const mx_backend *b, mx_text *out);
 /* For people: version, processor, threads, memory, libraries, CUDA, folders. */
 void mx_environment_print(const mx_backend *b, mx_text *out);
+/* Says on stderr when a database that will be written is on a network file system, with the way out; else nothing. */
+void mx_warn_network(const char *db);
 
 #endif

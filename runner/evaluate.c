@@ -15,6 +15,7 @@ static void show(void *who, int64_t done, int64_t all) {
     watcher *w = who;
     mx_progress *p = &w->s->progress;
 
+    mx_session_alive(w->s);
     p->work_done = w->before + w->rows * done / (all > 0 ? all : 1);
     if (mx_progress_due(p)) {
         mx_progress_show(p, "%s   %s %lld/%lld", w->title, w->task, (long long)done, (long long)all);

@@ -239,6 +239,10 @@ mx_code mx_session_open(const mx_plan *plan, const mx_session_wish *wish, mx_are
     s->db_flag = strcmp(plan->recipe->db, "mixrun.db") == 0 ? "" : mx_arena_text(arena, " --db %s", plan->recipe->db);
     mx_arena_init(&s->step, (size_t)4 << 30);
     mx_progress_begin(&s->progress, wish->quiet, 0);
+    s->alive = mx_seconds();
+    if (!wish->quiet) {
+        mx_warn_network(plan->recipe->db);
+    }
     if ((code = mx_store_open(plan->recipe->db, true, &s->store, st)) ||
         (code = wish->resume ? take_up(s, wish, st) : add_run(s, wish, st)) || (code = make_folder(s, st)) ||
         (code = load_weights(s, wish, st))) {
@@ -247,6 +251,19 @@ mx_code mx_session_open(const mx_plan *plan, const mx_session_wish *wish, mx_are
     }
     *ret = s;
     return MX_OK;
+}
+
+void mx_session_alive(mx_session *s) {
+    const double every = 60; /* seconds; dead is who says nothing for ten minutes (mx_run_is_dead) */
+
+    if (mx_seconds() - s->alive < every) {
+        return;
+    }
+    s->alive = mx_seconds();
+    if (mx_store_begin(s->store, NULL) == MX_OK &&
+        (mx_store_alive(s->store, s->row.run_id, NULL) != MX_OK || mx_store_commit(s->store, NULL) != MX_OK)) {
+        mx_store_rollback(s->store);
+    }
 }
 
 void mx_session_close(mx_session *s, mx_code outcome, const mx_status *st) {

@@ -30,6 +30,7 @@ typedef struct mx_session {
     mx_router_load window;    /* what it has so far */
     bool resumed;
     double rate;              /* tokens per second, lately */
+    double alive;             /* mx_seconds() when the store was last told that this run is alive */
 } mx_session;
 
 typedef struct mx_session_wish {
@@ -48,6 +49,9 @@ MX_MUST_CHECK mx_code mx_session_may_resume(const mx_run_row *row, mx_status *st
 /* The run is 'running' afterwards. On failure it is recorded with its reason, when it got that far. */
 MX_MUST_CHECK mx_code mx_session_open(const mx_plan *plan, const mx_session_wish *wish, mx_arena *arena, mx_session **ret,
                                       mx_status *st);
+/* To be called often: once a minute it tells the store that this run is alive, so that other machines do not take it for dead
+ * during a long evaluation. Silent: a store that fails is told of when results are stored. No transaction may be open. */
+void mx_session_alive(mx_session *s);
 /* Closes; `outcome` MX_OK marks the run finished and removes its checkpoint, MX_E_STOPPED stopped, anything else failed with
  * st's text. NULL is fine. */
 void mx_session_close(mx_session *s, mx_code outcome, const mx_status *st);

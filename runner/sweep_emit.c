@@ -2,6 +2,7 @@
 #include "runner/sweep_emit.h"
 
 #include "base/text.h"
+#include "runner/environment.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -212,6 +213,9 @@ mx_code mx_sweep_emit(const mx_sweep_wish *wish, mx_emit form, bool own_db, mx_a
         size_t n = strlen(wish->db);
 
         e.db_folder = mx_arena_text(arena, "%.*s-members", (int)(n > 3 && strcmp(wish->db + n - 3, ".db") == 0 ? n - 3 : n), wish->db);
+    }
+    if (!own_db && !wish->quiet) {
+        mx_warn_network(wish->db);
     }
     MX_TRY(mx_store_open(wish->db, true, &store, st));
     code = mx_store_sweep(store, &row, mx_sweep_rows(w, arena), w->members, st);

@@ -2,6 +2,7 @@
 #include "runner/sweep_run.h"
 
 #include "base/text.h"
+#include "runner/environment.h"
 #include "runner/sweep_emit.h"
 #include "runner/sweep_picture.h"
 
@@ -526,6 +527,9 @@ static mx_code open_and_work(sweeper *s, mx_status *st) {
     int64_t done;
     mx_code code;
 
+    if (!s->wish->quiet) {
+        mx_warn_network(s->wish->db);
+    }
     MX_TRY(mx_store_open(s->wish->db, true, &s->store, st));
     MX_TRY(gather(s, st));
     MX_TRY(refuse_too_big(s, st));

@@ -112,6 +112,7 @@ static mx_code store_step(mx_session *s, int64_t step, const mx_stream_step *bat
     bool logged = last || step % p->logging_steps == 0, window = last || step % p->router_log_steps == 0;
 
     if (!logged && !window) {
+        mx_session_alive(s);
         return MX_OK;
     }
     MX_TRY(mx_store_begin(s->store, st));
