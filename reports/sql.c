@@ -22,8 +22,13 @@ mx_code mx_sql_fail(mx_store *s, mx_status *st, const char *doing) {
     case SQLITE_CANTOPEN:
         mx_hint(st, "is its folder there, and may it be written? Another file is named with db=OTHER.db");
         break;
-    case SQLITE_NOTADB:
+    case SQLITE_IOERR:
+        mx_hint(st, "is the disk full, or gone? What was stored until then is kept");
+        break;
     case SQLITE_CORRUPT:
+        mx_hint(st, "the file is damaged; it was left as it is. What can be saved: sqlite3 FILE .recover | sqlite3 NEW.db");
+        break;
+    case SQLITE_NOTADB:
         mx_hint(st, "this is not a database mixrun can read; it was left as it is: name another one with db=OTHER.db");
         break;
     default:

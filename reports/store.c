@@ -1,12 +1,15 @@
 /* store.c - see store.h: opening a database, bringing it forward, transactions. */
 #include "reports/store.h"
 
+#include "base/text.h"
 #include "reports/schema.h"
 #include "reports/sql.h"
 
 #include <assert.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 enum {
@@ -116,6 +119,51 @@ static mx_code check_readable(mx_store *s, bool *ret_old, mx_status *st) {
     return MX_OK;
 }
 
+/* To read a database in WAL mode SQLite makes a file beside it. Where the folder cannot be written, and no log lies there that would have
+ * to be read with it, nobody is writing: it is read as it stands. */
+static bool stands_still(const char *path) {
+    char folder[PATH_MAX], log[PATH_MAX];
+    const char *slash = strrchr(path, '/');
+    struct stat info;
+
+    if (strlen(path) + 5 > sizeof log) {
+        return false;
+    }
+    snprintf(folder, sizeof folder, "%.*s", slash ? (int)(slash - path) + 1 : 1, slash ? path : ".");
+    snprintf(log, sizeof log, "%s-wal", path);
+    return access(folder, W_OK) != 0 && (stat(log, &info) != 0 || info.st_size == 0);
+}
+
+static int open_still(mx_store *s) {
+    mx_text uri;
+    int rc;
+
+    mx_text_init(&uri, 4 * PATH_MAX);
+    mx_text_print(&uri, "file:");
+    for (const char *c = s->path + (strncmp(s->path, "//", 2) == 0); *c; c++) { /* "//" would begin a host's name */
+        mx_text_print(&uri, strchr("%?#", *c) ? "%%%02X" : "%c", (unsigned char)*c);
+    }
+    mx_text_print(&uri, "?immutable=1");
+    sqlite3_close(s->db);
+    rc = sqlite3_open_v2(uri.data, &s->db, SQLITE_OPEN_READONLY | SQLITE_OPEN_URI, NULL);
+    mx_text_finish(&uri);
+    return rc;
+}
+
+static mx_code check_to_read(mx_store *s, bool *ret_old, mx_status *st) {
+    mx_status first = { 0 };
+    mx_code code = check_readable(s, ret_old, &first);
+
+    if (code && sqlite3_errcode(s->db) == SQLITE_CANTOPEN && stands_still(s->path)) {
+        first = (mx_status){ 0 };
+        code = open_still(s) == SQLITE_OK ? check_readable(s, ret_old, &first) : mx_sql_fail(s, &first, "opening");
+    }
+    if (code && st && st->code == MX_OK) {
+        *st = first;
+    }
+    return code;
+}
+
 /* An older database, opened to be read: it has to be written once. */
 static mx_code renew(const char *path, mx_status *st) {
     mx_store *s;
@@ -130,12 +178,12 @@ static mx_code renew(const char *path, mx_status *st) {
 
 mx_code mx_store_open(const char *path, bool write, mx_store **ret, mx_status *st) {
     mx_store *s = calloc(1, sizeof *s);
-    int flags = write ? SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE : SQLITE_OPEN_READONLY;
+    int flags = (write ? SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE : SQLITE_OPEN_READONLY) | SQLITE_OPEN_URI; /* import attaches by URI */
     bool old = false;
     mx_code code = MX_OK;
 
     *ret = NULL;
-    if (!s || !(s->path = strdup(path))) {
+    if (!s || asprintf(&s->path, "%s%s", strncmp(path, "file:", 5) == 0 ? "./" : "", path) < 0) { /* a path, never a URI */
         free(s);
         return mx_fail(st, MX_E_MEMORY, MX_NOWHERE, "no memory to open %s", path);
     }
@@ -144,7 +192,7 @@ mx_code mx_store_open(const char *path, bool write, mx_store **ret, mx_status *s
         mx_hint(st, "a run makes it; another file is named with --db FILE");
         goto done;
     }
-    if (sqlite3_open_v2(path, &s->db, flags, NULL) != SQLITE_OK) {
+    if (sqlite3_open_v2(s->path, &s->db, flags, NULL) != SQLITE_OK) {
         code = mx_sql_fail(s, st, "opening");
         goto done;
     }
@@ -156,7 +204,7 @@ mx_code mx_store_open(const char *path, bool write, mx_store **ret, mx_status *s
             code = run_sql(s, "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL", st);
         }
     } else {
-        code = check_readable(s, &old, st);
+        code = check_to_read(s, &old, st);
     }
 done:
     if (code || old) {
