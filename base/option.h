@@ -26,7 +26,7 @@ typedef enum mx_option_type {
     MX_TEXTS, /* mx_texts: a list of texts */
     MX_LIST,  /* mx_list: a list of maps, each read by `inner`; a bare text is {inner->bare: text} */
     MX_TABLE, /* a nested map, read by `inner` into the struct at `offset` */
-    MX_TREE,  /* const mx_node *: a map or a list as it stands, whose words somebody else knows; never printed or hashed */
+    MX_TREE,  /* const mx_node *: a map or a list as it stands, of recipe words; never printed or hashed */
 } mx_option_type;
 
 enum {

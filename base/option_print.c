@@ -56,19 +56,6 @@ void mx_option_quote(const char *text, bool auto_is_a_word, mx_text *out) {
     mx_text_add(out, "\"", 1);
 }
 
-static void put_real(double value, mx_text *out) {
-    char text[40];
-    double back;
-
-    for (int digits = 1; digits <= 17; digits++) {
-        snprintf(text, sizeof text, "%.*g", digits, value);
-        if (mx_text_to_double(text, &back) && back == value) {
-            break;
-        }
-    }
-    mx_text_print(out, "%s", text);
-}
-
 static bool is_auto(const mx_option *o, const void *slot) {
     if (!(o->flags & MX_AUTO)) {
         return false;
@@ -126,7 +113,7 @@ void mx_option_value(const mx_option *o, const void *slot, mx_text *out) {
         mx_text_print(out, "%" PRId64, *(const int64_t *)slot);
         break;
     case MX_REAL:
-        put_real(*(const double *)slot, out);
+        mx_text_print(out, "%s", mx_text_real(*(const double *)slot));
         break;
     case MX_TEXT:
         text = *(const char *const *)slot;
@@ -277,6 +264,7 @@ static void put_type(const mx_option *o, mx_text *out) {
         [MX_BOOL] = "true or false",  [MX_INT] = "whole number", [MX_REAL] = "number",
         [MX_TEXT] = "text",           [MX_ENUM] = "one of",      [MX_SET] = "list of",
         [MX_TEXTS] = "list of texts", [MX_LIST] = "list",        [MX_TABLE] = "words",
+        [MX_TREE] = "recipe words",
     };
 
     mx_text_print(out, "%s", name[o->type]);
@@ -305,7 +293,7 @@ static void put_entry(const mx_option *o, const char *with, int indent, mx_text 
     } else if (o->type != MX_TABLE) {
         mx_text_print(out, "; default %s",
                       o->preset            ? o->preset
-                      : o->type == MX_TEXT ? "none"
+                      : o->type == MX_TEXT || o->type == MX_TREE ? "none"
                                            : "[]");
     }
     if (o->flags & MX_RESULT) {

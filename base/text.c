@@ -192,6 +192,19 @@ const char *mx_text_seconds(double s) {
     return text;
 }
 
+const char *mx_text_real(double v) {
+    char *text = ring();
+    double back;
+
+    for (int digits = 1; digits <= 17; digits++) {
+        snprintf(text, RING_TEXT, "%.*g", digits, v);
+        if (mx_text_to_double(text, &back) && back == v) {
+            break;
+        }
+    }
+    return text;
+}
+
 /* --- numbers from people --- */
 
 bool mx_text_to_double(const char *s, double *ret) {

@@ -25,6 +25,8 @@ const char *mx_text_nearest(const char *word, const char *const *candidates, siz
 const char *mx_text_count(int64_t n);
 const char *mx_text_bytes(uint64_t n);
 const char *mx_text_seconds(double s);
+/* In the fewest digits that read back to the bit: "0.001"; into the same ring. */
+const char *mx_text_real(double v);
 
 /* Whole text as a number: false when anything is left over. `1e-4`, `.5`, `2_000`? no: plain
  * C syntax without hex, inf, nan; leading '+' allowed. */

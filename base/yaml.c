@@ -481,6 +481,15 @@ mx_node *mx_node_find(const mx_node *map, const char *key) {
     return NULL;
 }
 
+mx_node *mx_node_append(mx_arena *arena, mx_node *to) {
+    mx_node **tail = &to->child;
+
+    while (*tail) {
+        tail = &(*tail)->next;
+    }
+    return *tail = MX_TAKE(arena, mx_node, 1);
+}
+
 /* A copy of the node itself; children are shared, they are never changed. */
 static mx_node *copy_node(mx_arena *arena, const mx_node *node) {
     mx_node *copy = MX_TAKE(arena, mx_node, 1);

@@ -42,6 +42,8 @@ MX_MUST_CHECK mx_code mx_yaml_parse_value(const char *text, size_t from, const c
 
 /* NULL when the map (or NULL) has no such key. */
 mx_node *mx_node_find(const mx_node *map, const char *key);
+/* A new last item of a list or word of a map, zeroed. */
+mx_node *mx_node_append(mx_arena *arena, mx_node *to);
 /* `over` laid on `under`: maps merge key by key, scalars and lists replace. Neither is changed. */
 mx_node *mx_node_merge(mx_arena *arena, const mx_node *under, const mx_node *over);
 

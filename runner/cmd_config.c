@@ -1,4 +1,5 @@
-/* cmd_config.c - mixrun config schema | print RECIPE. */
+/* cmd_config.c - mixrun config schema [sweep] | print RECIPE. */
+#include "runner/sweep.h"
 #include "runner/validate.h"
 #include "runner/verbs.h"
 
@@ -10,6 +11,9 @@ static mx_code run(const mx_call *call, mx_status *st) {
     if (strcmp(call->word[0], "schema") == 0 && call->words == 1) {
         mx_text_init(&out, 1 << 22);
         mx_recipe_schema(&out);
+    } else if (strcmp(call->word[0], "schema") == 0 && call->words == 2 && strcmp(call->word[1], "sweep") == 0) {
+        mx_text_init(&out, 1 << 22);
+        mx_sweep_schema(&out);
     } else if (strcmp(call->word[0], "print") == 0 && call->words >= 2) {
         mx_call inner = *call;
         mx_recipe *recipe;
@@ -30,9 +34,10 @@ static mx_code run(const mx_call *call, mx_status *st) {
 
 const mx_command mx_verb_config = {
     .name = "config",
-    .usage = "config schema | config print RECIPE [word=value ...]",
-    .summary = "all words of a recipe with help; or a recipe with every default spelled out",
-    .help = "schema  lists every word a recipe may have: type, range, default, whether it may change results, and what it is.\n"
+    .usage = "config schema [sweep] | config print RECIPE [word=value ...]",
+    .summary = "all words of a recipe or sweep with help; or a recipe with every default spelled out",
+    .help = "schema  lists every word a recipe may have: type, range, default, whether it may change results, and what it is;\n"
+            "        schema sweep those of a sweep's file.\n"
             "print   shows the recipe as it will be run, with everything it extends and every default written out; words that\n"
             "        fell away because a later layer changed what governs them are listed on top. Reading it back gives the\n"
             "        same run.",

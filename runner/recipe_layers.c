@@ -200,17 +200,6 @@ static bool is_given(const mx_node *node) {
     return node && !(node->kind == MX_NODE_NULL && !node->text);
 }
 
-static mx_node *add_child(mx_arena *arena, mx_node *map) {
-    mx_node **tail = &map->child;
-
-    while (*tail) {
-        tail = &(*tail)->next;
-    }
-    *tail = MX_TAKE(arena, mx_node, 1);
-    (*tail)->layer = MX_LAYER_ARGUMENTS;
-    return *tail;
-}
-
 /* The node of the dotted path in `over`, made where it is not there; NULL with a problem. In
  * *ret_under what lies below. */
 static mx_node *make_path(const override *o, mx_node *over, const mx_node *root, const char *path,
@@ -242,7 +231,8 @@ static mx_node *make_path(const override *o, mx_node *over, const mx_node *root,
             return NULL;
         }
         if (!node) {
-            node = add_child(o->arena, over);
+            node = mx_node_append(o->arena, over);
+            node->layer = MX_LAYER_ARGUMENTS;
             node->kind = MX_NODE_MAP;
             node->key = key;
             node->key_at = node->at = part(o, at, word);

@@ -82,6 +82,9 @@ MX_MUST_CHECK mx_code mx_sweep_read(const mx_call *call, mx_sweep **ret, mx_stat
  * that does not fit is marked, not an error. `progress` is told which variant is looked at; may be NULL. */
 MX_MUST_CHECK mx_code mx_sweep_measure(mx_sweep *w, size_t memory_limit, mx_arena *arena, void (*progress)(int32_t done, int32_t all),
                                        mx_status *st);
+/* Every word of a sweep's file, with help. */
+void mx_sweep_schema(mx_text *out);
+
 /* Rows for the store, in the arena. */
 const mx_member_row *mx_sweep_rows(const mx_sweep *w, mx_arena *arena);
 mx_sweep_row mx_sweep_row_of(const mx_sweep *w);

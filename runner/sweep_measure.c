@@ -55,29 +55,12 @@ static double alpha_at(const mx_recipe *from, const char *table, int64_t rank) {
     return alpha * divisor(from, table, rank) / divisor(from, table, rank_of(from, table));
 }
 
-static const char *number(double v, mx_arena *arena) {
-    char text[40];
-    double back;
-
-    for (int digits = 1; digits <= 17; digits++) {
-        snprintf(text, sizeof text, "%.*g", digits, v);
-        if (mx_text_to_double(text, &back) && back == v) {
-            break;
-        }
-    }
-    return mx_arena_copy(arena, text, strlen(text));
-}
-
 static mx_node *add(mx_arena *arena, mx_node *map, const char *key, const char *text, mx_mark at) {
-    mx_node **tail = &map->child;
+    mx_node *node = mx_node_append(arena, map);
 
-    while (*tail) {
-        tail = &(*tail)->next;
-    }
-    *tail = MX_TAKE(arena, mx_node, 1);
-    **tail = (mx_node){ .kind = text ? MX_NODE_TEXT : MX_NODE_MAP, .at = at, .key_at = at, .key = key, .text = text,
-                        .layer = MX_LAYER_MATCH };
-    return *tail;
+    *node = (mx_node){ .kind = text ? MX_NODE_TEXT : MX_NODE_MAP, .at = at, .key_at = at, .key = key, .layer = MX_LAYER_MATCH };
+    node->text = text ? mx_arena_copy(arena, text, strlen(text)) : NULL;
+    return node;
 }
 
 /* The variant's recipe with this rank. */
@@ -89,13 +72,13 @@ static mx_code at_rank(const mx_sweep_variant *v, int64_t rank, mx_arena *arena,
     mx_code code;
 
     add(arena, adapter, "lora_r", mx_arena_text(arena, "%lld", (long long)rank), v->match_at);
-    add(arena, adapter, "lora_alpha", number(alpha_at(from, NULL, rank), arena), v->match_at);
+    add(arena, adapter, "lora_alpha", mx_text_real(alpha_at(from, NULL, rank)), v->match_at);
     if (word_of(from, "expert_lora", "lora_r")) { /* experts follow the rank, unless they have one of their own */
         const mx_node *own = mx_node_find(mx_node_find(mx_node_find(from->root, "adapter"), "expert_lora"), "lora_r");
         bool follows = !own || own->kind != MX_NODE_TEXT || strcmp(own->text, "auto") == 0;
 
         experts = add(arena, adapter, "expert_lora", NULL, v->match_at);
-        add(arena, experts, "lora_alpha", number(alpha_at(from, "expert_lora", follows ? rank : rank_of(from, "expert_lora")), arena),
+        add(arena, experts, "lora_alpha", mx_text_real(alpha_at(from, "expert_lora", follows ? rank : rank_of(from, "expert_lora"))),
             v->match_at);
     }
     mx_problems_init(&problems);

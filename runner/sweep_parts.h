@@ -68,7 +68,19 @@ MX_MUST_CHECK mx_code mx_sweep_words(mx_sweep_reader *r, const mx_call *call, mx
 /* Lays `value` at the dotted `word` into the map, in that layer. */
 void mx_sweep_lay(mx_arena *arena, mx_problems *problems, mx_node *map, const char *word, mx_mark at, const mx_node *value,
                   int layer);
-/* "word=a,b": from where the values begin to the comma (or the end) after the first; NULL: it lists nothing. */
+/* Is the word the recipe's, and not the sweep's own business (name, seed, db, extends)? Else a problem. `in_set`: of the map that
+ * holds for every variant. */
+bool mx_sweep_may_set(mx_sweep_reader *r, const char *word, mx_mark at, bool in_set);
+/* A new axis, which counts once r->axes does; NULL with a problem. One more word of an axis, with its values. */
+mx_axis *mx_sweep_axis(mx_sweep_reader *r, mx_mark at, int layer);
+void mx_sweep_axis_word(mx_sweep_reader *r, mx_axis *axis, const char *word, mx_mark at, const mx_node *list);
+
+/* sweep_arguments.c: what the arguments say of the sweep itself, after the file's axes and seeds; the others stay, for every
+ * variant. */
+void mx_sweep_arguments(mx_sweep_reader *r, const mx_call *call);
+/* One more seed; a problem when it is wrong or there already. */
+void mx_sweep_seed(mx_sweep_reader *r, const char *text, mx_mark at);
+/* "word=a,b": where its values begin; NULL: it lists nothing. */
 const char *mx_sweep_list(const char *argument);
 
 #endif

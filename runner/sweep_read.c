@@ -484,6 +484,7 @@ mx_code mx_sweep_read(const mx_call *call, mx_sweep **ret, mx_status *st) {
     mx_sweep_reader *r = MX_TAKE(call->arena, mx_sweep_reader, 1);
     mx_sweep *w = MX_TAKE(call->arena, mx_sweep, 1);
     origin *origins = NULL;
+    bool good;
 
     *ret = NULL;
     r->arena = call->arena;
@@ -493,8 +494,9 @@ mx_code mx_sweep_read(const mx_call *call, mx_sweep **ret, mx_status *st) {
     w->name = w->name ? w->name : r->base->name;
     w->db = r->base->db;
     MX_TRY(expand(r, &origins, st));
-    for (int i = 0; i < r->exclusions; i++) {
-        if (!r->exclusion[i].used && r->problems->count == 0 && w->arguments[0] == '\0') {
+    good = r->problems->count == 0;
+    for (int i = 0; i < r->exclusions; i++) { /* a misspelt word would go unseen; arguments may rightly leave nothing to exclude */
+        if (!r->exclusion[i].used && good && w->arguments[0] == '\0') {
             tell(r, r->exclusion[i].at, NULL, "this leaves nothing out: no combination has these words");
         }
     }

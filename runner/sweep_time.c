@@ -39,7 +39,7 @@ static double from_row(const mx_sweep_variant *v, const mx_speed_row *row) {
     return (double)v->tokens / row->tokens_per_second * slower + row->other_s * scored;
 }
 
-/* Runs of this very recipe: the median-like middle way is the newest, since a machine changes. */
+/* The mean over runs of this very recipe, else the run of the same method whose budget is nearest. */
 static void from_record(const mx_sweep_variant *v, const mx_speed_row *row, int64_t rows, mx_sweep_time *ret) {
     const mx_speed_row *best = NULL;
     double nearest = DBL_MAX;

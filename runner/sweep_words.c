@@ -1,4 +1,4 @@
-/* sweep_words.c - what a sweep's file and command line say: variants, axes, exclusions, seeds. */
+/* sweep_words.c - what a sweep's file says: variants, axes, exclusions, seeds. */
 #include "runner/sweep_parts.h"
 
 #include "base/file.h"
@@ -126,17 +126,6 @@ static mx_node *deep_copy(mx_arena *arena, const mx_node *from, int layer) {
     return to;
 }
 
-static mx_node *append(mx_arena *arena, mx_node *map, const mx_node *node) {
-    mx_node **tail = &map->child;
-
-    while (*tail) {
-        tail = &(*tail)->next;
-    }
-    *tail = MX_TAKE(arena, mx_node, 1);
-    **tail = *node;
-    return *tail;
-}
-
 static mx_node *empty_map(mx_arena *arena, mx_mark at, int layer) {
     mx_node *map = MX_TAKE(arena, mx_node, 1);
 
@@ -174,7 +163,8 @@ void mx_sweep_lay(mx_arena *arena, mx_problems *problems, mx_node *map, const ch
             made.key = mx_arena_copy(arena, from, length);
             made.key_at = here;
             made.next = NULL;
-            node = append(arena, map, &made);
+            node = mx_node_append(arena, map);
+            *node = made;
         }
         if (last) {
             for (const mx_node *n = is_map ? value->child : NULL; n; n = n->next) {
@@ -188,7 +178,7 @@ void mx_sweep_lay(mx_arena *arena, mx_problems *problems, mx_node *map, const ch
 }
 
 /* Words that are the sweep's own business. `in_set`: the map that holds for every variant. */
-static bool may_be_set(mx_sweep_reader *r, const char *word, mx_mark at, bool in_set) {
+bool mx_sweep_may_set(mx_sweep_reader *r, const char *word, mx_mark at, bool in_set) {
     static const struct {
         const char *word, *why, *hint;
         bool in_set; /* allowed there */
@@ -221,7 +211,7 @@ static const mx_node *overlay(mx_sweep_reader *r, const mx_node *map, int layer)
     }
     to = empty_map(r->arena, map->at, layer);
     for (const mx_node *n = map->child; n; n = n->next) {
-        if (may_be_set(r, n->key, n->key_at, layer == MX_LAYER_SET)) {
+        if (mx_sweep_may_set(r, n->key, n->key_at, layer == MX_LAYER_SET)) {
             mx_sweep_lay(r->arena, r->problems, to, n->key, n->key_at, n, layer);
         }
     }
@@ -241,7 +231,7 @@ static bool is_walked(const mx_sweep_reader *r, const char *word) {
     return false;
 }
 
-static void add_axis_word(mx_sweep_reader *r, mx_axis *axis, const char *word, mx_mark at, const mx_node *list) {
+void mx_sweep_axis_word(mx_sweep_reader *r, mx_axis *axis, const char *word, mx_mark at, const mx_node *list) {
     int64_t count = 0, n = 0;
     int w = axis->words;
     const mx_node **value;
@@ -283,7 +273,7 @@ static void add_axis_word(mx_sweep_reader *r, mx_axis *axis, const char *word, m
     axis->words = w + 1;
 }
 
-static mx_axis *new_axis(mx_sweep_reader *r, mx_mark at, int layer) {
+mx_axis *mx_sweep_axis(mx_sweep_reader *r, mx_mark at, int layer) {
     if (r->axes == MX_AXES_MAX) {
         mx_problem(r->problems, at, NULL, "more than %d axes", MX_AXES_MAX);
         return NULL;
@@ -298,15 +288,15 @@ static void read_axes(mx_sweep_reader *r, const mx_node *map, const char *prefix
         const char *word = *prefix ? mx_arena_text(r->arena, "%s.%s", prefix, n->key) : n->key;
         mx_axis *axis = together;
 
-        if (!*prefix && !may_be_set(r, n->key, n->key_at, false)) {
+        if (!*prefix && !mx_sweep_may_set(r, n->key, n->key_at, false)) {
             continue;
         }
         if (n->kind == MX_NODE_MAP) {
             read_axes(r, n, word, together);
         } else if (n->kind != MX_NODE_LIST) {
             mx_problem(r->problems, n->at, NULL, "'%s' must be a list of values to walk: [a, b]", word);
-        } else if (axis || (axis = new_axis(r, n->key_at, MX_LAYER_AXES))) {
-            add_axis_word(r, axis, word, n->key_at, n);
+        } else if (axis || (axis = mx_sweep_axis(r, n->key_at, MX_LAYER_AXES))) {
+            mx_sweep_axis_word(r, axis, word, n->key_at, n);
             r->axes += !together && axis->words > 0;
         }
     }
@@ -321,7 +311,7 @@ static void read_all_axes(mx_sweep_reader *r, const sweep_words *w) {
         mx_problem(r->problems, w->grid->at, NULL, "grid must be a map of words and their values: {adapter.lora_r: [8, 16]}");
     }
     if (w->zip && w->zip->kind == MX_NODE_MAP) {
-        if ((zip = new_axis(r, w->zip->at, MX_LAYER_AXES))) {
+        if ((zip = mx_sweep_axis(r, w->zip->at, MX_LAYER_AXES))) {
             read_axes(r, w->zip, "", zip);
             r->axes += zip->words > 0;
         }
@@ -354,7 +344,7 @@ static void read_exclusions(mx_sweep_reader *r, const mx_node *list) {
         for (const mx_node *c = n->child; c; c = c->next) {
             if (strcmp(c->key, "name") == 0 && c->kind == MX_NODE_TEXT) {
                 x->name = c->text;
-            } else if (may_be_set(r, c->key, c->key_at, false)) {
+            } else if (mx_sweep_may_set(r, c->key, c->key_at, false)) {
                 mx_sweep_lay(r->arena, r->problems, words, c->key, c->key_at, c, MX_LAYER_ARGUMENTS);
             }
         }
@@ -450,183 +440,6 @@ static void read_variants(mx_sweep_reader *r, const mx_node *file, const char *w
     }
 }
 
-/* -------------------------------------------------------------------- seeds */
-
-static void add_seed(mx_sweep_reader *r, const char *text, mx_mark at) {
-    mx_sweep *w = r->sweep;
-    int64_t seed;
-
-    if (!mx_text_to_int64(text, &seed) || seed < 0) {
-        mx_problem(r->problems, at, NULL, "seed '%.100s' must be a whole number, at least 0", text);
-        return;
-    }
-    for (int32_t i = 0; i < w->seeds; i++) {
-        if (w->seed[i] == seed) {
-            mx_problem(r->problems, at, NULL, "seed %lld is listed twice", (long long)seed);
-            return;
-        }
-    }
-    w->seed[w->seeds++] = seed;
-}
-
-/* -------------------------------------------------------------------- the command line */
-
-/* The end of the value at `from`: a comma outside brackets and quotes, or the end of the text. */
-static const char *value_end(const char *from) {
-    char quote = 0;
-    int depth = 0;
-
-    for (; *from; from++) {
-        if (quote) {
-            from += *from == '\\' && quote == '"' && from[1];
-            quote = *from == quote ? 0 : quote;
-        } else if (*from == '"' || *from == '\'') {
-            quote = *from;
-        } else if (*from == '[' || *from == '{') {
-            depth++;
-        } else if (*from == ']' || *from == '}') {
-            depth--;
-        } else if (*from == ',' && depth <= 0) {
-            break;
-        }
-    }
-    return from;
-}
-
-const char *mx_sweep_list(const char *argument) {
-    const char *equals = strchr(argument, '=');
-
-    return equals && argument[0] != '~' && *value_end(equals + 1) == ',' ? equals + 1 : NULL;
-}
-
-static void whole_text(mx_node *node, const char *text) {
-    node->at.text = text;
-    node->key_at.text = text;
-    for (mx_node *n = node->child; n; n = n->next) {
-        whole_text(n, text);
-    }
-}
-
-/* The values of an argument as a list's items, each with its place; NULL with a problem. */
-static mx_node *argument_values(mx_sweep_reader *r, const char *text, const char *name, mx_mark whole) {
-    const char *from = strchr(text, '=') + 1;
-    mx_node *list = MX_TAKE(r->arena, mx_node, 1);
-
-    *list = (mx_node){ .kind = MX_NODE_LIST, .at = whole, .layer = MX_LAYER_ARGUMENTS };
-    for (;;) {
-        const char *end = value_end(from);
-        mx_node *value;
-
-        if (from + strspn(from, " ") == end) {
-            mx_mark at = whole;
-
-            at.column = (uint32_t)(from - text) + 1;
-            at.length = 1;
-            mx_problem(r->problems, at, "quote a value that holds a comma", "a value is missing here");
-            return NULL;
-        }
-        /* the text up to here: columns are those of the whole */
-        if (mx_yaml_parse_value(mx_arena_copy(r->arena, text, (size_t)(end - text)), (size_t)(from - text), name,
-                                MX_LAYER_ARGUMENTS, r->arena, &value, r->problems, NULL)) {
-            return NULL;
-        }
-        whole_text(value, text);
-        append(r->arena, list, value);
-        if (!*end) {
-            return list;
-        }
-        from = end + 1;
-    }
-}
-
-/* The axis that walks this word alone; `*ret_zip`: it is walked with others. */
-static mx_axis *axis_of(mx_sweep_reader *r, const char *word, bool *ret_zip) {
-    for (int a = 0; a < r->axes; a++) {
-        for (int w = 0; w < r->axis[a].words; w++) {
-            if (strcmp(r->axis[a].word[w], word) == 0) {
-                *ret_zip = r->axis[a].words > 1;
-                return &r->axis[a];
-            }
-        }
-    }
-    return NULL;
-}
-
-/* A word that is walked, by its list here or by the file: then what is said here takes the file's place. */
-static void walk_argument(mx_sweep_reader *r, const char *word, mx_mark at, const mx_node *values) {
-    bool zip = false;
-    mx_axis *axis = axis_of(r, word, &zip);
-
-    if (axis && (zip || axis->layer == MX_LAYER_ARGUMENTS)) {
-        mx_problem(r->problems, at, NULL, zip ? "'%s' is walked by the file's zip, together with others" : "'%s' was already given", word);
-    } else if (axis) {
-        *axis = (mx_axis){ .layer = MX_LAYER_ARGUMENTS };
-        add_axis_word(r, axis, word, at, values);
-    } else if ((axis = new_axis(r, at, MX_LAYER_ARGUMENTS))) {
-        add_axis_word(r, axis, word, at, values);
-        r->axes += axis->words > 0;
-    }
-}
-
-static void read_argument(mx_sweep_reader *r, int i) {
-    const char *text = mx_arena_copy(r->arena, r->argument[i], strlen(r->argument[i])), *equals = strchr(text, '=');
-    const char *name = mx_arena_text(r->arena, "argument %d", r->first + i), *word;
-    mx_mark at = { .file = name, .text = text, .line = 1, .column = 1 };
-    bool zip, lists = mx_sweep_list(text) != NULL;
-    mx_node *values;
-
-    if (!equals || text[0] == '~') {
-        return;
-    }
-    at.length = (uint32_t)(equals - text);
-    word = mx_arena_copy(r->arena, text, at.length);
-    if (strcmp(word, "seed") != 0 && strcmp(word, "seeds") != 0 && strcmp(word, "name") != 0 && !lists &&
-        !axis_of(r, word, &zip)) {
-        return; /* laid on every variant */
-    }
-    r->argument[i] = NULL;
-    if (text[0] == '+') {
-        mx_problem(r->problems, at, "leave the + out", "a list of values walks a word, new or not");
-        return;
-    }
-    values = argument_values(r, text, name, at);
-    if (!values) {
-        return;
-    }
-    if (strncmp(word, "seed", 4) == 0 && (!word[4] || strcmp(word, "seeds") == 0)) { /* in place of the file's */
-        r->sweep->seeds = 0;
-        for (mx_node *n = values->child; n; n = n->next) {
-            add_seed(r, n->kind == MX_NODE_TEXT ? n->text : "", n->at);
-        }
-    } else if (strcmp(word, "name") == 0) {
-        if (lists || values->child->kind != MX_NODE_TEXT || !values->child->text[0]) {
-            mx_problem(r->problems, at, NULL, "a sweep has one name");
-        } else {
-            r->sweep->name = values->child->text;
-        }
-    } else if (may_be_set(r, word, at, false)) {
-        walk_argument(r, word, at, values);
-    }
-}
-
-/* What the arguments say of the sweep itself; the others stay, for every variant. */
-static void read_arguments(mx_sweep_reader *r, const mx_call *call) {
-    mx_text all;
-
-    mx_text_init(&all, 1 << 20);
-    r->arguments = call->words - 1;
-    r->first = call->words > 1 ? call->word_number[1] : 0;
-    for (int i = 0; i < r->arguments; i++) {
-        r->argument[i] = call->word[i + 1];
-        mx_text_print(&all, "%s%s", i ? "\n" : "", r->argument[i]);
-    }
-    r->sweep->arguments = mx_arena_copy(r->arena, all.data ? all.data : "", all.length);
-    mx_text_finish(&all);
-    for (int i = 0; i < r->arguments; i++) {
-        read_argument(r, i);
-    }
-}
-
 /* -------------------------------------------------------------------- all of it */
 
 /* db, seed and name are the base's with set and arguments; what is wrong in it is told by the variants. */
@@ -661,7 +474,7 @@ static mx_code read_sweep_file(mx_sweep_reader *r, const mx_node *file, const mx
     read_all_axes(r, &w);
     read_exclusions(r, w.exclude);
     for (size_t i = 0; i < w.seeds.count; i++) {
-        add_seed(r, w.seeds.item[i], w.seeds.at[i]);
+        mx_sweep_seed(r, w.seeds.item[i], w.seeds.at[i]);
     }
     r->baseline = w.baseline;
     r->baseline_at = mx_option_place(file, "baseline");
@@ -669,7 +482,7 @@ static mx_code read_sweep_file(mx_sweep_reader *r, const mx_node *file, const mx
     r->protocol_at = mx_option_place(file, "protocol");
     r->metric = w.metric;
     r->metric_at = mx_option_place(file, "metric");
-    read_arguments(r, call);
+    mx_sweep_arguments(r, call);
     read_base(r, base, set);
     return MX_OK;
 }
@@ -694,9 +507,13 @@ static mx_code read_recipe_with_lists(mx_sweep_reader *r, const mx_call *call, m
     r->protocol = r->metric = -1;
     r->draft = MX_TAKE(r->arena, mx_draft, 1);
     r->draft[r->drafts++] = (mx_draft){ .root = root, .at = { .file = r->path } };
-    read_arguments(r, call);
+    mx_sweep_arguments(r, call);
     read_base(r, root, NULL);
     return MX_OK;
+}
+
+void mx_sweep_schema(mx_text *out) {
+    mx_option_schema(&sweep_table, 0, out);
 }
 
 static bool speaks_of_a_sweep(const mx_node *file) {
