@@ -147,7 +147,7 @@ static mx_code members_by_hand(mx_draft *d, mx_status *st) {
             ids[i] = m[i].run_id;
         }
         numbers = mx_draft_numbers(d->arena, ids + first, (int)(members - first));
-        name = mx_arena_text(d->arena, "%s (run%s %s)", name, members - first > 1 ? "s" : "", numbers); /* as compare calls it */
+        name = mx_arena_text(d->arena, "%s (run%s %s)", name, members - first > 1 ? "s" : "", numbers);
         for (int64_t i = first; i < members; i++) {
             m[i].variant = name;
         }
@@ -242,6 +242,10 @@ static mx_code read_compare(mx_draft *d, mx_status *st) {
     }
     MX_TRY(mx_compare_read(d->store, &wish, d->arena, &c, st));
     d->compare = c;
+    for (int32_t i = 0; !w->sweep && i < c->sides; i++) { /* one name for a side, in words, tables and drawings */
+        d->variant[i].name = c->side[i].name;
+    }
+    tell_runs(d);
     return MX_OK;
 }
 

@@ -231,8 +231,8 @@ static mx_code other_metrics(mx_draft *d, mx_status *st) {
                   " WHERE e.run_id IN (%s) AND e.split = %s ORDER BY e.protocol DESC, s.metric", d->all, task));
     for (int64_t i = 0; i < kinds.rows; i++) {
         const char *protocol = mx_asked_text(&kinds, i, 0), *metric = mx_asked_text(&kinds, i, 1), *id;
-        mx_compare_wish wish = { .sweep = d->wish->sweep, .side = d->wish->side, .sides = d->wish->sides, .against = -1, .alone = true,
-                                 .protocol = protocol, .metric = metric, .split = c->split };
+        mx_compare_wish wish = { .sweep = d->wish->sweep, .baseline = d->wish->baseline, .side = d->wish->side, .sides = d->wish->sides,
+                                 .against = c->baseline, .alone = true, .protocol = protocol, .metric = metric, .split = c->split };
         const mx_asked **asked;
         mx_compare *other;
         mx_status why = { 0 };
