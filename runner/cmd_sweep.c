@@ -9,6 +9,7 @@
 
 static const mx_flag flags[] = {
     { "jobs", 'j', "N", "runs at once, each a process of its own; default 1" },
+    { "threads", 0, "N", "processor threads of each run, where the recipe has threads: 0; default: its share of all" },
     { "rerun", 0, NULL, "run everything anew, finished or not" },
     { "db", 0, "FILE", "the database; default: the recipe's" },
     { "emit", 0, "FORM", "start nothing; print what is left to do: slurm (a job-array script) or commands (a line for each)" },
@@ -85,9 +86,13 @@ static mx_code run(const mx_call *call, mx_status *st) {
 
     MX_TRY(check_flags(call, st));
     MX_TRY(mx_call_number(call, "jobs", false, &wish.jobs, st));
+    MX_TRY(mx_call_number(call, "threads", false, &wish.threads, st));
     MX_TRY(mx_call_number(call, "memory-limit", true, &wish.memory_limit, st));
     if (wish.jobs < 1 || wish.jobs > 256) {
         return mx_fail(st, MX_E_USAGE, MX_NOWHERE, "--jobs is %lld, but must be 1 to 256", (long long)wish.jobs);
+    }
+    if (wish.threads > 1024) {
+        return mx_fail(st, MX_E_USAGE, MX_NOWHERE, "--threads is %lld, but must be at most 1024", (long long)wish.threads);
     }
     MX_TRY(mx_sweep_read(call, &sweep, st));
     wish.sweep = sweep;

@@ -99,6 +99,9 @@ static mx_code gather(emission *e, mx_store *store, mx_status *st) {
 /* "sweep FLAGS -- FILE ARGUMENTS"; `member` and `db` are put in as they are. */
 static void put_words(const emission *e, const char *member, const char *db) {
     mx_text_print(e->out, "sweep --member %s --db %s%s", member, db, e->wish->rerun ? " --rerun" : "");
+    if (e->wish->threads > 0) {
+        mx_text_print(e->out, " --threads %lld", (long long)e->wish->threads);
+    }
     if (e->wish->memory_limit > 0) {
         mx_text_print(e->out, " --memory-limit %lld", (long long)e->wish->memory_limit);
     }
@@ -151,9 +154,10 @@ static void put_directives(const emission *e) {
     }
     for (int64_t i = 0; i < e->members; i++) {
         const mx_sweep_variant *v = &w->variant[e->member[i]->variant];
+        int64_t own = v->recipe->threads ? v->recipe->threads : e->wish->threads;
 
         memory = v->memory > memory ? v->memory : memory;
-        threads = v->recipe->threads > threads ? v->recipe->threads : threads;
+        threads = own > threads ? own : threads;
     }
     mx_text_print(e->out, "#SBATCH --job-name=%s\n#SBATCH --array=1-%lld", name, (long long)e->members);
     if (e->wish->jobs > 0) {

@@ -110,5 +110,6 @@ mx_code mx_sweep_run_member(const mx_sweep_wish *wish, const char *which, mx_are
     }
     recipe = mx_sweep_recipe(wish->sweep, m, arena);
     recipe->db = wish->db;
+    recipe->threads = recipe->threads ? recipe->threads : wish->threads;
     return mx_job_run(recipe, &job, arena, st); /* which refuses a run that is alive, at the moment it would begin */
 }

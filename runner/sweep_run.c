@@ -114,6 +114,13 @@ static int processors(void) {
     return sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
 }
 
+/* Results do not depend on it. */
+static long long threads_of_each(const mx_sweep_wish *wish) {
+    int64_t share = processors() / wish->jobs;
+
+    return wish->threads > 0 ? wish->threads : share > 1 ? share : 1;
+}
+
 /* This very program, with the same file and arguments, for one member. */
 static char *const *command(const sweeper *s, const member *m) {
     const mx_sweep_wish *wish = s->wish;
@@ -134,12 +141,12 @@ static char *const *command(const sweeper *s, const member *m) {
     if (wish->memory_limit > 0) {
         argv[n++] = mx_arena_text(s->arena, "--memory-limit=%lld", (long long)wish->memory_limit);
     }
+    if (v->recipe->threads == 0 && (wish->threads > 0 || (wish->jobs > 1 && !getenv("OMP_NUM_THREADS")))) {
+        argv[n++] = mx_arena_text(s->arena, "--threads=%lld", threads_of_each(wish));
+    }
     argv[n++] = "--";
     for (int i = 0; i < wish->words; i++) {
         argv[n++] = wish->word[i];
-    }
-    if (wish->jobs > 1 && v->recipe->threads == 0) { /* results do not depend on it */
-        argv[n++] = mx_arena_text(s->arena, "threads=%d", processors() / (int)wish->jobs > 1 ? processors() / (int)wish->jobs : 1);
     }
     return (char *const *)(void *)argv;
 }

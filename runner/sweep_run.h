@@ -13,6 +13,7 @@ typedef struct mx_sweep_wish {
     const char *const *word; /* the command line's file and arguments: children read them again */
     int words;
     int64_t jobs;            /* at once */
+    int64_t threads;         /* of a run whose recipe leaves it open (threads: 0); 0: its share of the processors */
     int64_t memory_limit;    /* bytes for all of them together; 0: what is available */
     bool rerun, quiet;
 } mx_sweep_wish;

@@ -114,8 +114,9 @@ Test(sweep_run, runs_what_the_store_lacks_and_nothing_twice) {
             "1|small|1|finished\n2|mix|1|finished\n3|small|2|finished\n4|mix|2|finished\n");
     program(&x, 0, "sweep s.yaml --quiet");
     must_be(&x, "mixrun.db", "SELECT COUNT(*) FROM runs", "4\n");
-    tiny_sweep(&x, "[1, 2, 3]", ""); /* one seed more */
-    program(&x, 0, "sweep s.yaml --quiet --jobs 2");
+    tiny_sweep(&x, "[1, 2, 3]", ""); /* one seed more; and threads shared by two */
+    program(&x, 0, "sweep s.yaml --quiet --jobs 2 threads=0");
+    must_be(&x, "mixrun.db", "SELECT COUNT(*) FROM runs WHERE recipe LIKE '%threads: 0%'", "0\n");
     must_be(&x, "mixrun.db", "SELECT COUNT(*), COUNT(DISTINCT uuid), SUM(state = 'finished') FROM runs", "6|6|6\n");
     program(&x, 0, "sweep s.yaml --quiet adapter.lora_dropout=0.1"); /* another meaning: all anew */
     must_be(&x, "mixrun.db", "SELECT COUNT(*) FROM runs", "12\n");
@@ -160,7 +161,7 @@ Test(sweep_run, stopped_by_ctrl_c_it_goes_on_to_the_bit) {
     scratch x = scratch_open();
     pid_t sweep;
 
-    tiny_sweep(&x, "[1]", "train.num_epochs: 8");
+    tiny_sweep(&x, "[1]", "train.num_epochs: 5");
     sweep = start(&x, "sweep s.yaml --jobs 2");
     cr_assert(wait_until(&x, "mixrun.db", "SELECT MIN(step) FROM runs HAVING COUNT(*) = 2", 3));
     kill(sweep, SIGINT);
@@ -177,7 +178,7 @@ Test(sweep_run, two_jobs_lose_no_row_when_either_or_their_parent_is_killed) {
     scratch x = scratch_open();
     pid_t sweep, child;
 
-    tiny_sweep(&x, "[1, 2]", "train.num_epochs: 8");
+    tiny_sweep(&x, "[1, 2]", "train.num_epochs: 5");
     sweep = start(&x, "sweep s.yaml --jobs 2");
     cr_assert(wait_until(&x, "mixrun.db", "SELECT MIN(step) FROM runs HAVING COUNT(*) = 2", 3));
     child = process_at_work(&x);
@@ -186,7 +187,7 @@ Test(sweep_run, two_jobs_lose_no_row_when_either_or_their_parent_is_killed) {
     must_be(&x, "mixrun.db", "SELECT COUNT(*), SUM(state = 'finished'), SUM(state = 'failed' AND reason = 'killed by signal 9 (out of memory?)') FROM runs",
             "4|3|1\n");
 
-    tiny_sweep(&x, "[1, 2, 3]", "train.num_epochs: 8");
+    tiny_sweep(&x, "[1, 2, 3]", "train.num_epochs: 5");
     sweep = start(&x, "sweep s.yaml --jobs 2");
     cr_assert(wait_until(&x, "mixrun.db", "SELECT COUNT(*) FROM runs WHERE step >= 3", 5));
     kill(sweep, SIGKILL);
@@ -220,7 +221,7 @@ Test(sweep_run, of_two_who_resume_a_run_one_gets_it) {
     int a, b;
 
     tiny_recipe(&x, "r.yaml", lora);
-    child = start(&x, "r.yaml --quiet train.num_epochs=40");
+    child = start(&x, "r.yaml --quiet train.num_epochs=12");
     cr_assert(wait_until(&x, "mixrun.db", "SELECT step FROM runs", 3));
     kill(child, SIGINT);
     cr_assert_eq(finish(child), 75);
