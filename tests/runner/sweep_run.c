@@ -157,6 +157,17 @@ Test(sweep_run, a_member_that_cannot_begin_says_why) {
     scratch_close(&x);
 }
 
+Test(sweep_run, what_does_not_fit_is_refused_before_anything_starts) {
+    scratch x = scratch_open();
+
+    tiny_sweep(&x, "[1]", "");
+    program(&x, 1, "sweep s.yaml --memory-limit 1MiB");
+    cr_assert(strstr(output(&x, "err.txt"), "does not fit"), "%s", output(&x, "err.txt"));
+    must_be(&x, "mixrun.db", "SELECT COUNT(*) FROM runs", "0\n");
+    program(&x, 0, "sweep s.yaml --jobs 2 --memory-limit 64MiB --quiet"); /* one after the other, if they do not fit together */
+    scratch_close(&x);
+}
+
 Test(sweep_run, stopped_by_ctrl_c_it_goes_on_to_the_bit) {
     scratch x = scratch_open();
     pid_t sweep;
