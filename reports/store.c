@@ -153,8 +153,9 @@ static int open_still(mx_store *s) {
 static mx_code check_to_read(mx_store *s, bool *ret_old, mx_status *st) {
     mx_status first = { 0 };
     mx_code code = check_readable(s, ret_old, &first);
+    int rc = sqlite3_errcode(s->db) & 0xff;
 
-    if (code && sqlite3_errcode(s->db) == SQLITE_CANTOPEN && stands_still(s->path)) {
+    if (code && (rc == SQLITE_CANTOPEN || rc == SQLITE_READONLY) && stands_still(s->path)) {
         first = (mx_status){ 0 };
         code = open_still(s) == SQLITE_OK ? check_readable(s, ret_old, &first) : mx_sql_fail(s, &first, "opening");
     }

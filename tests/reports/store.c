@@ -214,3 +214,57 @@ Test(store, a_locked_database_says_so) {
     mx_store_close(s);
     scratch_close(&x);
 }
+
+Test(store, a_lock_in_the_way_of_reading_says_so) {
+    scratch x = scratch_open();
+    const char *path = scratch_path(&x, "a.db");
+    mx_store *s = open_store(path);
+    mx_run_row row;
+    mx_status st = { 0 };
+    sqlite3 *other;
+
+    add_run(s, "r");
+    mx_store_close(s);
+    cr_assert(sqlite3_open(path, &other) == SQLITE_OK);
+    cr_assert(sqlite3_exec(other, "PRAGMA journal_mode = DELETE", NULL, NULL, NULL) == SQLITE_OK); /* in WAL mode writers keep nobody out */
+    cr_assert(mx_store_open(path, false, &s, &st) == MX_OK, "%s", st.text);
+    cr_assert(sqlite3_exec(other, "BEGIN EXCLUSIVE", NULL, NULL, NULL) == SQLITE_OK);
+    sqlite3_busy_timeout(mx_store_handle(s), 50);
+    cr_assert_eq(mx_store_run_find(s, "r", &x.arena, &row, &st), MX_E_STORE);
+    cr_assert(strstr(st.text, path) && strstr(st.text, "database is locked"), "%s", st.text);
+    cr_assert(strstr(st.hint, "another program keeps the database locked"), "%s", st.hint);
+    mx_store_close(s);
+    sqlite3_close(other);
+    scratch_close(&x);
+}
+
+Test(store, a_full_database_says_so_keeps_what_it_has_and_goes_on) {
+    scratch x = scratch_open();
+    mx_store *s = open_store(scratch_path(&x, "a.db"));
+    int64_t run = add_run(s, "r"), kept = 0;
+    mx_status st = { 0 };
+    mx_code code = MX_OK;
+
+    cr_assert(sqlite3_exec(mx_store_handle(s), "PRAGMA max_page_count = 1", NULL, NULL, NULL) == SQLITE_OK); /* as many as there are */
+    for (int64_t step = 1; code == MX_OK && step < 10000; step++) {
+        cr_assert_eq(mx_store_begin(s, &st), MX_OK);
+        code = mx_store_metric(s, run, step, "loss", 1.5, &st);
+        code = code ? code : mx_store_commit(s, &st);
+        if (code) {
+            mx_store_rollback(s);
+        } else {
+            kept = step;
+        }
+    }
+    cr_assert_eq(code, MX_E_STORE);
+    cr_assert(strstr(st.text, "database or disk is full"), "%s", st.text);
+    cr_assert(strstr(st.hint, "what was stored until then is kept"), "%s", st.hint);
+    cr_assert(kept > 0 && ask(s, "SELECT COUNT(*) FROM metrics") == (double)kept);
+    cr_assert_eq(ask(s, "SELECT COUNT(*) FROM pragma_integrity_check WHERE integrity_check = 'ok'"), 1);
+    cr_assert(sqlite3_exec(mx_store_handle(s), "PRAGMA max_page_count = 1000000", NULL, NULL, NULL) == SQLITE_OK);
+    st = (mx_status){ 0 };
+    cr_assert(mx_store_begin(s, &st) == MX_OK && mx_store_metric(s, run, kept + 1, "loss", 1.5, &st) == MX_OK && mx_store_commit(s, &st) == MX_OK,
+              "%s", st.text);
+    mx_store_close(s);
+    scratch_close(&x);
+}
