@@ -109,17 +109,18 @@ void mx_chart_lines(const mx_line_chart *c, mx_text *out) {
     int columns = columns_of(c), rows = (c->panels + columns - 1) / columns;
     double gap = 62, left = 66, wide = (MX_CHART_WIDTH - left - 14 - gap * (columns - 1)) / columns;
     double tall = columns == 1 ? PANEL_HEIGHT + 40 : PANEL_HEIGHT - 30, pitch = tall + 76;
-    double xl = NAN, xh = NAN, all_yl = NAN, all_yh = NAN, keys_height;
+    double xl = NAN, xh = NAN, all_yl = NAN, all_yh = NAN, keys_height, head = 12;
     mx_key key[KEYS_MAX];
     mx_text body = { 0 }; /* the drawing's height is known when the keys are */
 
     for (int p = 0; p < c->panels; p++) {
         extents(&c->panel[p], &xl, &xh, &all_yl, &all_yh);
+        head = *c->panel[p].title ? 30 : head;
     }
     mx_text_init(&body, (size_t)64 << 20);
     keys_height = mx_draw_keys(&body, key, keys_of(c, key), left, 4, MX_CHART_WIDTH - left - 10);
     for (int p = 0; p < c->panels; p++) {
-        double x0 = left + (p % columns) * (wide + gap), y0 = keys_height + 30 + (p / columns) * pitch;
+        double x0 = left + (p % columns) * (wide + gap), y0 = keys_height + head + (p / columns) * pitch;
         double pxl = NAN, pxh = NAN, yl = NAN, yh = NAN;
         mx_scale x, y;
 
@@ -142,7 +143,7 @@ void mx_chart_lines(const mx_line_chart *c, mx_text *out) {
         }
         draw_panel(c, &c->panel[p], x, y, p % columns == 0, &body);
     }
-    mx_draw_open(&c->chart, MX_CHART_WIDTH, keys_height + 30 + rows * pitch - 30, out);
+    mx_draw_open(&c->chart, MX_CHART_WIDTH, keys_height + head + rows * pitch - 30, out);
     mx_text_add(out, body.data, body.length);
     mx_draw_close(out);
     mx_text_finish(&body);

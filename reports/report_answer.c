@@ -60,14 +60,13 @@ static void answer_for(mx_draft *d, bool unequal) {
             }
         }
         if (names) {
-            mx_text_print(&t, "%s%s%s: %s", said ? "; " : "", order[w] == MX_WORD_NOT_RESOLVED ? "" : names == 1 ? "is " : "are ",
-                          mx_word_text(order[w]), joined(d->arena, name, names));
+            mx_text_print(&t, "%s%s: %s", said ? "; " : "", mx_word_text(order[w]), joined(d->arena, name, names));
             said++;
         }
     }
     if (said) {
-        mx_page_words(d->page, "lead", "%s %s: %s.", unequal ? "With unequal budgets, against" : "With equal budgets (trained values within 2 %), against",
-                      c->side[c->baseline].name, t.data);
+        mx_page_words(d->page, "lead", "Against %s at %s: %s.", c->side[c->baseline].name,
+                      unequal ? "an unequal budget" : "an equal budget (trained values within 2 %)", t.data);
     }
     mx_text_finish(&t);
 }

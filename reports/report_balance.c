@@ -57,7 +57,7 @@ static evenness measure(mx_arena *arena, const mx_load *l) {
 }
 
 static void balance_table(mx_draft *d, const mx_loads *ls, const evenness *x) {
-    static const char *const head[] = { "variant", "run", "layers", "experts", "slots/token", "entropy, bits", "of", "max/mean", "worst layer", "its max/mean",
+    static const char *const head[] = { "variant", "run", "layers", "experts", "slots/token", "entropy, bits", "max/mean", "worst layer", "its max/mean",
                                         "dead", "dropped, %", "softmax, bits" };
     enum { COLUMNS = sizeof head / sizeof head[0] };
     const mx_asked *list[] = { &ls->slots, &ls->tokens };
@@ -80,8 +80,7 @@ static void balance_table(mx_draft *d, const mx_loads *ls, const evenness *x) {
         } else {
             mx_table_cell(&t, "%s", "");
         }
-        mx_table_cell(&t, "%.2f", x[i].entropy);
-        mx_table_cell(&t, "%.2f", log2(l->experts));
+        mx_table_cell(&t, "%.2f of %.2f", x[i].entropy, log2(l->experts));
         mx_table_cell(&t, "%.2f", x[i].most);
         mx_table_cell(&t, "%d", x[i].worst_layer);
         mx_table_cell(&t, "%.2f", x[i].worst);
@@ -182,6 +181,15 @@ static double *divergences(mx_arena *arena, const mx_load *l, int a, int b) {
     return by;
 }
 
+static int task_named(const mx_load *l, const char *name) {
+    for (int t = 0; t < l->tasks; t++) {
+        if (strcmp(l->task[t], name) == 0) {
+            return t;
+        }
+    }
+    return -1;
+}
+
 static double mean_of(const double *x, int n) {
     double sum = 0;
     int count = 0;
@@ -193,46 +201,70 @@ static double mean_of(const double *x, int n) {
     return count ? sum / count : NAN;
 }
 
+/* One row a variant and pair of tasks; the pairs are those of its first run. */
+static void divergence_row(mx_draft *d, const mx_loads *ls, int v, int a, int b, mx_table *t) {
+    const mx_load *one = &ls->run[mx_loads_first(ls, v)];
+    double sum = 0, least = INFINITY, most = -INFINITY;
+    int64_t na = 0, nb = 0;
+    int runs = 0;
+
+    for (const mx_load *l = one; l < ls->run + ls->runs && l->variant == v; l++) {
+        int i = task_named(l, one->task[a]), j = task_named(l, one->task[b]);
+        double mean = i < 0 || j < 0 ? NAN : mean_of(divergences(d->arena, l, i, j), l->layers);
+
+        if (isnan(mean)) {
+            continue;
+        }
+        sum += mean;
+        least = fmin(least, mean);
+        most = fmax(most, mean);
+        runs++;
+        for (int k = 0; k < l->layers; k++) { /* layers without a router saw none */
+            na = l->tokens[i * l->layers + k] > na ? l->tokens[i * l->layers + k] : na;
+            nb = l->tokens[j * l->layers + k] > nb ? l->tokens[j * l->layers + k] : nb;
+        }
+    }
+    if (runs == 0) {
+        return;
+    }
+    mx_table_cell(t, "%s", d->variant[v].name);
+    mx_table_cell(t, "%s", one->task[a]);
+    mx_table_cell(t, "%s", one->task[b]);
+    mx_table_cell(t, "%d", runs);
+    mx_table_cell(t, "%.4f", sum / runs);
+    mx_table_cell(t, "%.4f", least);
+    mx_table_cell(t, "%.4f", most);
+    mx_table_cell(t, "%s", mx_text_count(na));
+    mx_table_cell(t, "%s", mx_text_count(nb));
+}
+
 static void divergence_table(mx_draft *d, const mx_loads *ls) {
-    static const char *const head[] = { "variant", "run", "tasks", "mean over layers, bits", "largest, bits", "in layer", "tokens a layer" };
+    static const char *const head[] = { "variant", "task", "other task", "runs", "divergence, bits", "least run", "most run", "tokens a layer", "of the other" };
     enum { COLUMNS = sizeof head / sizeof head[0] };
     const mx_asked *list[] = { &ls->slots, &ls->tokens };
     mx_table t;
 
     mx_table_init(&t, COLUMNS);
     for (int i = 0; i < COLUMNS; i++) {
-        t.right[i] = i == 1 || (i > 2 && i < COLUMNS - 1);
+        t.right[i] = i > 2;
         mx_table_cell(&t, "%s", head[i]);
     }
-    for (int i = 0; i < ls->runs; i++) {
-        const mx_load *l = &ls->run[i];
+    for (int v = 0; v < d->variants; v++) {
+        int first = mx_loads_first(ls, v);
 
-        for (int a = 0; a < l->tasks; a++) {
-            for (int b = a + 1; b < l->tasks; b++) {
-                const double *by = divergences(d->arena, l, a, b);
-                int most = 0;
-                int64_t na = 0, nb = 0;
-
-                for (int k = 0; k < l->layers; k++) {
-                    most = by[k] > by[most] || isnan(by[most]) ? k : most;
-                    na = l->tokens[a * l->layers + k] > na ? l->tokens[a * l->layers + k] : na;
-                    nb = l->tokens[b * l->layers + k] > nb ? l->tokens[b * l->layers + k] : nb;
-                }
-                mx_table_cell(&t, "%s", d->variant[l->variant].name);
-                mx_table_cell(&t, "%lld", (long long)l->run_id);
-                mx_table_cell(&t, "%s, %s", l->task[a], l->task[b]);
-                mx_table_cell(&t, "%.4f", mean_of(by, l->layers));
-                mx_table_cell(&t, "%.4f", by[most]);
-                mx_table_cell(&t, "%d", most);
-                mx_table_cell(&t, "%s; %s", mx_text_count(na), mx_text_count(nb));
+        for (int a = 0; first >= 0 && a < ls->run[first].tasks; a++) {
+            for (int b = a + 1; b < ls->run[first].tasks; b++) {
+                divergence_row(d, ls, v, a, b, &t);
             }
         }
     }
     mx_page_table(d->page, "divergence",
-                  mx_arena_text(d->arena, "How differently tasks are routed in %s: Jensen-Shannon divergence of two tasks' expert shares, base 2, equal weights; 0: alike, 1: no expert in common. Few tokens make it too large.", ls->when),
+                  mx_arena_text(d->arena, "How differently tasks are routed in %s: Jensen-Shannon divergence of two tasks' expert shares, base 2, equal weights, mean over layers"
+                                " and runs; 0: alike, 1: no expert in common. Tokens: those a router saw in one run; few make it too large.", ls->when),
                   &t);
     mx_page_made(d->page, "divergence", d->runs,
-                 "share p = slots / sum over the layer's experts of one task; divergence = (sum p log2(p/m) + sum q log2(q/m)) / 2, m = (p + q) / 2 (Lin 1991).", list, 2);
+                 "share p = slots / sum over the layer's experts of one task; divergence = (sum p log2(p/m) + sum q log2(q/m)) / 2, m = (p + q) / 2 (Lin 1991);"
+                 " unweighted mean over layers, then over runs.", list, 2);
     mx_table_finish(&t);
 }
 

@@ -22,7 +22,7 @@ typedef struct made_variant {
 static const made_variant made_variants[MADE_VARIANTS] = {
     { "lora r16", "lora", 1000, 0, 0.45, 0, 0 },
     { "lora matched", "lora", 5000, 0, 0.5, 0, 0 },
-    { "mixlora", "mixlora", 5040, 40, 0.85, MADE_EXPERTS, 2 },
+    { "mixlora", "mixlora", 5040, 40, 0.68, MADE_EXPERTS, 2 },
     { ODD_NAME, "mixlora", 5040, 40, 0.5, MADE_EXPERTS, 1 },
     { "never run", "dora", 5020, 0, 0, 0, 0 },
 };
