@@ -92,11 +92,12 @@ mx_code mx_draft_machines(mx_draft *d, mx_status *st) {
         mx_sweep_row sweep;
         mx_member_row *member;
         int64_t members;
-        const char *arguments = "", *rest;
+        const char *arguments = "";
 
         MX_TRY(mx_store_sweep_find(d->store, d->wish->sweep, d->arena, &sweep, &member, &members, st));
-        for (rest = sweep.arguments; *rest; rest += strcspn(rest, "\n"), rest += *rest == '\n') { /* one a line */
-            arguments = mx_arena_text(d->arena, "%s '%.*s'", arguments, (int)strcspn(rest, "\n"), rest);
+        for (size_t at = 0, n; sweep.arguments[at]; at += n + (sweep.arguments[at + n] == '\n')) { /* one a line */
+            n = strcspn(sweep.arguments + at, "\n");
+            arguments = mx_arena_text(d->arena, "%s '%.*s'", arguments, (int)n, sweep.arguments + at);
         }
         mx_page_code(d->page, mx_arena_text(d->arena, "mixrun sweep %s%s\nmixrun compare --sweep '%s'\n%s\n", sweep.path, arguments, sweep.name, d->wish->command));
         mx_page_folded(d->page, mx_arena_text(d->arena, "the sweep's file, %s", sweep.path), sweep.text);
