@@ -43,3 +43,6 @@ LEFT JOIN runs r ON r.run_id = (
 
 -- Taking an evaluation away asks which windows are its own: without this, each of them reads all windows.
 CREATE INDEX router_windows_evaluation ON router_windows (evaluation_id) WHERE evaluation_id IS NOT NULL;
+
+-- The last evaluation of a run is asked for everywhere.
+CREATE INDEX evaluations_last ON evaluations (run_id, step, protocol, limited);
