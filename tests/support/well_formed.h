@@ -67,7 +67,7 @@ static inline bool well_formed(const char *text, char why[256]) {
         }
         single |= end[-1] == '/';
         if (closes && (depth == 0 || strcmp(open[--depth], name) != 0)) {
-            snprintf(why, 256, "</%s> closes <%s>: %.60s", name, depth >= 0 ? open[depth] : "nothing", c);
+            snprintf(why, 256, "</%.60s> closes <%.60s>: %.60s", name, depth >= 0 ? open[depth] : "nothing", c);
             return false;
         }
         if (!closes && !single) {
