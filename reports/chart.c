@@ -45,28 +45,27 @@ int mx_chart_ticks(double low, double high, int most, double ret[MX_TICKS_MAX], 
     }
 }
 
+/* 1, 2, 3, 5 and 7 where they fit, else 1, 2 and 5, else powers of ten. */
 static int log_ticks(double low, double high, int most, double ret[MX_TICKS_MAX]) {
-    static const double few[] = { 1, 2, 5 }, tens[] = { 1 };
-    const double *digit = few;
-    int digits = 3, n;
+    static const char *const digits[] = { "12357", "125", "1" };
+    int n = 0;
 
-    for (;;) {
+    for (size_t set = 0; set < sizeof digits / sizeof digits[0]; set++) {
         n = 0;
         for (int e = (int)floor(log10(low)); e <= (int)ceil(log10(high)); e++) {
-            for (int i = 0; i < digits; i++) {
-                double value = digit[i] * pow(10, e);
+            for (const char *digit = digits[set]; *digit; digit++) {
+                double value = (*digit - '0') * pow(10, e);
 
                 if (value >= low * (1 - 1e-9) && value <= high * (1 + 1e-9) && n < MX_TICKS_MAX) {
                     ret[n++] = value;
                 }
             }
         }
-        if (n <= most || digits == 1) {
-            return n;
+        if (n <= most) {
+            break;
         }
-        digit = tens;
-        digits = 1;
     }
+    return n;
 }
 
 mx_scale mx_scale_fit(double low, double high, double from, double to, int ticks, bool log) {
@@ -292,7 +291,7 @@ static const char fixed_style[] =
     "svg.chart text.key{fill:var(--ink)}svg.chart text.head{font-weight:600}svg.chart text.num{font-variant-numeric:tabular-nums}\n"
     ".grid{stroke:var(--rule);stroke-width:1;fill:none}.axis{stroke:var(--soft);stroke-width:1;fill:none}"
     ".level{stroke:var(--ink);stroke-width:1.2;stroke-dasharray:5 4;fill:none}.mark{stroke:var(--ink);stroke-width:1.6;fill:none}\n"
-    ".l{fill:none;stroke:currentColor;stroke-width:2;stroke-linejoin:round}.l.faint{stroke-width:1;opacity:.38}"
+    ".l{fill:none;stroke:currentColor;stroke-width:2;stroke-linejoin:round}.l.faint{stroke-width:1;opacity:.28}"
     ".d1{stroke-dasharray:7 3}.d2{stroke-dasharray:2 3}.d3{stroke-dasharray:9 3 2 3}\n"
     ".m{fill:currentColor;stroke:var(--paper);stroke-width:.8}.m.open{fill:var(--paper);stroke:currentColor;stroke-width:1.7}"
     ".whisker{stroke:currentColor;stroke-width:2;fill:none}.seed{fill:currentColor;fill-opacity:.45;stroke:none}\n"

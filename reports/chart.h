@@ -66,10 +66,11 @@ typedef struct mx_interval_chart {
 } mx_interval_chart;
 void mx_chart_intervals(const mx_interval_chart *c, mx_text *out);
 
+/* Markers whose x nearly coincide are set side by side: a caption says so. At most 256. */
 typedef struct mx_point {
     const char *name;
     int style;
-    double x, y, low, high; /* low NAN: no interval */
+    double x, y, low, high; /* low NAN: no interval; x and y are finite */
 } mx_point;
 typedef struct mx_point_chart {
     mx_chart chart;

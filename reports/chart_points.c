@@ -117,23 +117,52 @@ void mx_chart_intervals(const mx_interval_chart *c, mx_text *out) {
     mx_draw_close(out);
 }
 
+/* Where the markers stand: those whose x nearly coincide side by side, in their order, about the middle of where they belong. */
+static void spread(const mx_point_chart *c, const mx_scale *x, double *at) {
+    enum { PITCH = 15 };
+    int order[KEYS_MAX], n = 0;
+
+    for (int i = 0; i < c->points && n < KEYS_MAX; i++) {
+        int k = n++;
+
+        at[i] = mx_scale_at(x, c->point[i].x);
+        for (; k > 0 && at[order[k - 1]] > at[i]; k--) {
+            order[k] = order[k - 1];
+        }
+        order[k] = i;
+    }
+    for (int first = 0, last; first < n; first = last) {
+        double middle = 0, start;
+
+        for (last = first + 1; last < n && at[order[last]] - at[order[last - 1]] < PITCH; last++) {
+        }
+        for (int k = first; k < last; k++) {
+            middle += at[order[k]] / (last - first);
+        }
+        start = middle - PITCH * (last - first - 1) / 2.0;
+        start = fmax(x->from + 6, fmin(start, x->to - 6 - PITCH * (last - first - 1)));
+        for (int k = first; k < last; k++) {
+            at[order[k]] = start + PITCH * (k - first);
+        }
+    }
+}
+
 void mx_chart_points(const mx_point_chart *c, mx_text *out) {
     double left = 66, right = MX_CHART_WIDTH - 20, tall = 270, xl = NAN, xh = NAN, yl = NAN, yh = NAN, top;
     mx_key key[KEYS_MAX];
+    double at[KEYS_MAX];
     mx_text keys = { 0 };
     mx_scale x, y;
-    int count = 0;
+    int count = 0, points = c->points < KEYS_MAX ? c->points : KEYS_MAX;
 
-    for (int i = 0; i < c->points; i++) {
+    for (int i = 0; i < points; i++) {
         const mx_point *p = &c->point[i];
 
         mx_extent(&xl, &xh, p->x);
         mx_extent(&yl, &yh, p->y);
         mx_extent(&yl, &yh, p->low);
         mx_extent(&yl, &yh, p->high);
-        if (count < KEYS_MAX) {
-            key[count++] = (mx_key){ p->name, p->style, false, true };
-        }
+        key[count++] = (mx_key){ p->name, p->style, false, true };
     }
     mx_text_init(&keys, (size_t)1 << 20);
     top = 14 + mx_draw_keys(&keys, key, count, left, 4, right - left);
@@ -144,13 +173,11 @@ void mx_chart_points(const mx_point_chart *c, mx_text *out) {
     y = mx_scale_fit(yl, yh, top + tall, top, 8, false);
     mx_draw_axis_x(out, &x, top, top + tall, c->x_label);
     mx_draw_axis_y(out, &y, left, right, c->y_label);
-    for (int i = 0; i < c->points; i++) {
+    spread(c, &x, at);
+    for (int i = 0; i < points; i++) {
         const mx_point *p = &c->point[i];
-        double px = mx_scale_at(&x, p->x);
+        double px = at[i];
 
-        if (!isfinite(p->x) || !isfinite(p->y)) {
-            continue;
-        }
         mx_text_print(out, "<g class=\"point s%d\" data-series=\"", p->style % MX_CHART_COLOURS);
         mx_html_escape(out, p->name);
         mx_text_print(out, "\"");

@@ -13,31 +13,32 @@ static const char *large(mx_arena *arena, double x) {
 }
 
 static void budget_table(mx_draft *d, const mx_asked *const *asked, int count) {
-    static const char *const head[] = { "variant", "method", "trained values", "of them router", "times baseline", "budget", "adapter FLOPs/token", "tokens/s", "memory", "seeds", "accuracy, %" };
+    static const char *const head[] = { "variant", "method", "accuracy, %", "trained values", "router's", "times baseline", "budget", "FLOPs/token", "tokens/s", "memory", "seeds" };
     enum { COLUMNS = sizeof head / sizeof head[0] };
     const mx_compare *c = d->compare;
     mx_table t;
 
     mx_table_init(&t, COLUMNS);
     for (int i = 0; i < COLUMNS; i++) {
-        t.right[i] = i > 1 && i != 5;
+        t.right[i] = i > 1 && i != 6;
         mx_table_cell(&t, "%s", head[i]);
     }
     for (int32_t i = 0; i < c->sides; i++) {
         const mx_compare_side *s = &c->side[i];
         const mx_compare_score *x = mx_compare_score_of(c, i, c->tasks);
+        bool compared = c->baseline >= 0 && i != c->baseline;
 
         mx_table_cell(&t, "%s", s->name);
         mx_table_cell(&t, "%s", s->method);
+        mx_table_cell(&t, "%s", x->there ? mx_arena_text(d->arena, "%.1f", 100 * x->accuracy.value) : "");
         mx_table_cell(&t, "%s", mx_text_count(s->trained));
         mx_table_cell(&t, "%s", mx_text_count(s->trained_router));
-        mx_table_cell(&t, "%s", c->baseline < 0 ? "" : i == c->baseline ? "baseline" : isinf(s->times) ? "trains nothing" : mx_arena_text(d->arena, "%.2f", s->times));
-        mx_table_cell(&t, "%s%s%s", c->baseline < 0 || i == c->baseline ? "" : s->unequal ? "unequal" : "equal", *s->matched ? "; " : "", s->matched);
+        mx_table_cell(&t, "%s", c->baseline < 0 ? "" : !compared ? "baseline" : isinf(s->times) ? "trains nothing" : mx_arena_text(d->arena, "%.2f", s->times));
+        mx_table_cell(&t, "%s%s%s", compared ? s->unequal ? "unequal" : "equal" : "", !*s->matched ? "" : compared ? "; matched on " : "matched on ", s->matched);
         mx_table_cell(&t, "%s", s->flops ? large(d->arena, (double)s->flops) : "");
         mx_table_cell(&t, "%s", s->tokens_per_second > 0 ? mx_arena_text(d->arena, "%.0f", s->tokens_per_second) : "");
         mx_table_cell(&t, "%s", s->memory_bytes > 0 ? mx_text_bytes((uint64_t)s->memory_bytes) : "");
         mx_table_cell(&t, "%d", s->runs);
-        mx_table_cell(&t, "%s", x->there ? mx_arena_text(d->arena, "%.1f", 100 * x->accuracy.value) : "");
     }
     mx_page_table(d->page, "budgets",
                   mx_arena_text(d->arena, "Budgets beside accuracy (%s, %s, %s). Equal: within 2 %% of the baseline's trained values. FLOPs: of the adapter alone, forward and backward, active experts only."
@@ -64,7 +65,7 @@ static void scatter(mx_draft *d, const char *id, const char *title, const char *
     mx_chart_points(&(mx_point_chart){ .chart = { id, title, "One marker a variant, an upright line for the 95 % interval of its accuracy. The numbers stand in the table above." },
                                        .x_label = label, .y_label = "accuracy, %", .point = point, .points = points, .log_x = log },
                     &svg);
-    mx_draft_drawing(d, id, mx_arena_text(d->arena, "%s. Axes need not begin at zero.", title), &svg, d->runs, "As in the tables of budgets and accuracies.", asked, count);
+    mx_draft_drawing(d, id, mx_arena_text(d->arena, "%s. Markers that nearly coincide are set side by side. Axes need not begin at zero.", title), &svg, d->runs, "As in the tables of budgets and accuracies.", asked, count);
 }
 
 mx_code mx_draft_budgets(mx_draft *d, mx_status *st) {

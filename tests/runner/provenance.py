@@ -515,33 +515,46 @@ def large(x):
     return "%.2f G" % (x / 1e9) if x >= 1e9 else "%.2f M" % (x / 1e6) if x >= 1e6 else "%.1f k" % (x / 1e3) if x >= 1e4 else "%.0f" % x
 
 
+def size(n):
+    """As memory is printed: 0.61 GiB, 512 MiB."""
+    value, units = int(n) / 1024, ["KiB", "MiB", "GiB", "TiB"]
+    while len(units) > 1 and value > 512:
+        value, units = value / 1024, units[1:]
+    digits = 2 if units[0] in ("GiB", "TiB") else 1 if value < 100 else 0
+    return "%.*f %s" % (digits, value, units[0])
+
+
 def check_budgets(c):
     budgets, scores = c.named("budgets", "budget"), c.named("budgets", "scores")
-    rows = {r[0]: r for r in c.report.figures["budgets"]["rows"][1:]}
-    base = [r for r in rows.values() if r[4] == "baseline"]
-    speeds = {}
+    head = c.report.figures["budgets"]["rows"][0]
+    rows = {r[0]: dict(zip(head, r)) for r in c.report.figures["budgets"]["rows"][1:]}
+    base = [n for n, r in rows.items() if r["times baseline"] == "baseline"]
+    places = {}
     for name, found in budgets.items():
-        row = rows[name]
-        c.cell("budgets, " + name, row[2], count(found[0][2]))
-        c.cell("budgets, " + name, row[3], count(found[0][3]))
-        if base and row[4] not in ("baseline", "trains nothing"):
-            times = int(found[0][2]) / int(budgets[base[0][0]][0][2])
-            c.cell("budgets, " + name, row[4], "%.2f" % times)
-            c.cell("budgets, " + name, row[5].split(";")[0], "unequal" if abs(times - 1) > 0.02 else "equal")
-        c.cell("budgets, " + name, row[6], large(int(found[0][4])) if found[0][4] not in ("", "0") else "")
-        told = [float(r[5]) for r in found if r[5]]
-        c.cell("budgets, " + name, row[7], "%.0f" % (sum(told) / len(told)) if told else "")
-        speeds[name] = (float(found[0][2]), sum(told) / len(told) if told else None, float(found[0][4] or 0))
-        c.cell("budgets, " + name, row[9], str(len(found)))
+        row, what = rows[name], "budgets, " + name
+        trained, router, flops = (int(found[0][i] or 0) for i in (2, 3, 4))
+        told, memory = [float(r[5]) for r in found if r[5]], [float(r[6]) for r in found if r[6]]
+        speed = sum(told) / len(told) if told else None
+        c.cell(what, row["trained values"], count(trained))
+        c.cell(what, row["router's"], count(router))
+        if base and row["times baseline"] not in ("baseline", "trains nothing"):
+            times = trained / int(budgets[base[0]][0][2])
+            c.cell(what, row["times baseline"], "%.2f" % times)
+            c.cell(what, row["budget"].split(";")[0], "unequal" if abs(times - 1) > 0.02 else "equal")
+        c.cell(what, row["FLOPs/token"], large(flops) if flops else "")
+        c.cell(what, row["tokens/s"], "%.0f" % speed if told else "")
+        c.cell(what, row["memory"], size(max(memory)) if memory else "")
+        c.cell(what, row["seeds"], str(len(found)))
         by_task = defaultdict(list)
         for r in scores.get(name, []):
             by_task[r[0]].append(float(r[5]))
-        if by_task and row[10]:
-            c.cell("budgets, " + name, row[10], "%.1f" % (100 * sum(sum(x) / len(x) for x in by_task.values()) / len(by_task)))
-    for figure, at in (("accuracy-values", 0), ("accuracy-speed", 1), ("accuracy-flops", 2)):
+        if by_task and row["accuracy, %"]:
+            c.cell(what, row["accuracy, %"], "%.1f" % (100 * sum(sum(x) / len(x) for x in by_task.values()) / len(by_task)))
+        places[name] = {"accuracy-values": trained, "accuracy-speed": speed, "accuracy-flops": flops}
+    for figure in ("accuracy-values", "accuracy-speed", "accuracy-flops"):
         for m in c.report.figures.get(figure, {"marks": []})["marks"]:
-            c.same("%s, %s" % (figure, m["data-series"]), m["data-x"], speeds[m["data-series"]][at], 1e-9)
-            c.cell("%s, %s" % (figure, m["data-series"]), "%.1f" % float(m["data-v"]), rows[m["data-series"]][10])
+            c.same("%s, %s" % (figure, m["data-series"]), m["data-x"], float(places[m["data-series"]][figure]), 1e-9)
+            c.cell("%s, %s" % (figure, m["data-series"]), "%.1f" % float(m["data-v"]), rows[m["data-series"]]["accuracy, %"])
 
 
 def check_other_scores(c, figure):
