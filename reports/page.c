@@ -176,7 +176,7 @@ void mx_page_table(mx_page *p, const char *id, const char *caption, const mx_tab
         return;
     }
     if (html(p)) {
-        mx_text_print(&p->body, "<figure id=\"%s\">\n<figcaption>", id);
+        mx_text_print(&p->body, "<figure id=\"%s\" class=\"table\">\n<figcaption>", id);
         words(p, caption);
         mx_text_print(&p->body, "</figcaption>\n<div class=\"scroll\" tabindex=\"0\">\n");
         mx_table_write(t, MX_FORMAT_HTML, &p->body);
@@ -274,8 +274,8 @@ static const char style[] =
     "td:last-child,th:last-child{padding-right:.2rem}\n"
     "details{margin:.5rem 0}summary{cursor:pointer;color:var(--link);font-size:.875rem}details.made{font-size:.9rem}\n"
     "pre{background:var(--tint);padding:.6rem .8rem;border-radius:4px;overflow-x:auto;font:12.5px/1.45 ui-monospace,'DejaVu Sans Mono',Menlo,Consolas,monospace;white-space:pre-wrap;overflow-wrap:anywhere;margin:.4rem 0}\n"
-    "@media print{body{font-size:10.5pt}main,header,nav{max-width:none;padding:0}nav,details.made{display:none}.scroll{overflow:visible}"
-    "svg.chart{min-width:0!important}table{font-size:8.5pt}th,td{white-space:normal;padding-right:.5rem}figure,tr{break-inside:avoid}h2,h3,figcaption{break-after:avoid}a{color:inherit;text-decoration:none}}\n";
+    "@page{margin:14mm}@media print{body{font-size:10pt;line-height:1.4}main,header,nav{max-width:none;padding:0}nav,details.made{display:none}.scroll{overflow:visible}"
+    "svg.chart{min-width:0!important}table{font-size:7.2pt}th,td{white-space:normal;padding:.15rem .4rem .15rem 0}td.n{white-space:nowrap}p,ul,figcaption{max-width:none}tr,figure:not(.table){break-inside:avoid}h2,h3,figcaption{break-after:avoid}a{color:inherit;text-decoration:none}}\n";
 
 static void write_html(const mx_page *p, const char *title, const char *subtitle, mx_text *out) {
     mx_text_print(out, "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n"
