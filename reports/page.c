@@ -193,7 +193,11 @@ void mx_page_table(mx_page *p, const char *id, const char *caption, const mx_tab
         words(p, caption);
         mx_text_print(&p->body, "\n\n");
     } else if (p->format == MX_FORMAT_LATEX) {
-        mx_text_print(&p->body, "%% %s: %s\n", id, caption);
+        mx_text_print(&p->body, "%% %s: ", id);
+        for (const char *c = caption; *c; c++) { /* a name may hold a line end, a comment not */
+            mx_text_add(&p->body, *c == '\n' || *c == '\r' ? " " : c, 1);
+        }
+        mx_text_print(&p->body, "\n");
     } else { /* CSV knows no captions: one cell alone in its line, an empty line between tables */
         mx_text_print(&p->body, "%s%s\r\n", p->body.length ? "\r\n" : "", id);
     }

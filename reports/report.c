@@ -2,6 +2,7 @@
 #include "reports/report.h"
 
 #include "reports/report_draft.h"
+#include "reports/sql.h"
 #include "reports/sweeps.h"
 
 #include <stdio.h>
@@ -318,6 +319,16 @@ static mx_code known_table(const mx_page *p, mx_status *st) {
     return MX_E_USAGE;
 }
 
+/* Everything that is read. */
+static mx_code draft(mx_draft *d, const char **under, mx_status *st) {
+    MX_TRY(d->wish->sweep ? members_of_sweep(d, st) : members_by_hand(d, st));
+    tell_runs(d);
+    MX_TRY(read_compare(d, st));
+    MX_TRY(subtitle(d, under, st));
+    MX_TRY(sections(d, st));
+    return known_table(d->page, st);
+}
+
 mx_code mx_report_write(mx_store *s, const mx_report_wish *wish, mx_arena *arena, mx_text *out, mx_status *st) {
     mx_page page;
     mx_draft d = { .store = s, .arena = arena, .page = &page, .wish = wish };
@@ -325,19 +336,13 @@ mx_code mx_report_write(mx_store *s, const mx_report_wish *wish, mx_arena *arena
     mx_code code;
 
     mx_page_init(&page, wish->format, wish->table);
-    code = wish->sweep ? members_of_sweep(&d, st) : members_by_hand(&d, st);
+    code = mx_sql_execute(s, st, "BEGIN", ""); /* one moment of the database, whoever writes meanwhile */
     if (code == MX_OK) {
-        tell_runs(&d);
-        code = read_compare(&d, st);
-    }
-    if (code == MX_OK) {
-        code = subtitle(&d, &under, st);
-    }
-    if (code == MX_OK) {
-        code = sections(&d, st);
-    }
-    if (code == MX_OK) {
-        code = known_table(&page, st);
+        mx_code end;
+
+        code = draft(&d, &under, st);
+        end = mx_sql_execute(s, st, "ROLLBACK", "");
+        code = code ? code : end;
     }
     if (code == MX_OK) {
         title = wish->title ? wish->title
