@@ -1,6 +1,7 @@
 /* format.c - table.h's tables for other programs to read. */
 #include "reports/table.h"
 
+#include <ctype.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -42,7 +43,11 @@ void mx_html_escape(mx_text *out, const char *text) {
 }
 
 void mx_latex_escape(mx_text *out, const char *text) {
+    const char *begin = text;
+
     for (; *text; text++) {
+        bool before = text == begin || strchr(" [(,", text[-1]); /* a number begins here: "-5", not the hyphen of "top-2" */
+
         if (strchr("&%$#_{}", *text)) {
             mx_text_print(out, "\\%c", *text);
         } else if (*text == '\\') {
@@ -54,11 +59,28 @@ void mx_latex_escape(mx_text *out, const char *text) {
         } else if (strncmp(text, "±", strlen("±")) == 0) {
             mx_text_print(out, "$\\pm$");
             text += strlen("±") - 1;
-        } else if ((*text == '-' || *text == '+') && text[1] >= '0' && text[1] <= '9') {
+        } else if (before && (*text == '-' || *text == '+') && text[1] >= '0' && text[1] <= '9') {
             mx_text_print(out, "$%c$", *text);
         } else {
             mx_text_add(out, text, 1);
         }
+    }
+}
+
+void mx_markdown_escape(mx_text *out, const char *text) {
+    bool link = strstr(text, "](") != NULL;
+
+    for (const char *c = text; *c; c++) {
+        bool inside = c > text && isalnum((unsigned char)c[-1]) && isalnum((unsigned char)c[1]);
+
+        if (*c == '\n') {
+            mx_text_print(out, "<br>");
+            continue;
+        }
+        if (strchr("\\`*<|", *c) || (*c == '_' && !inside) || (*c == '[' && link)) { /* arc_easy and [1, 2] stay as they are */
+            mx_text_print(out, "\\");
+        }
+        mx_text_add(out, c, 1);
     }
 }
 
@@ -131,9 +153,7 @@ static void markdown(const mx_table *t, mx_text *out) {
     for (int r = 0; r < t->rows; r++) {
         for (int c = 0; c < t->columns; c++, cell += strlen(cell) + 1) {
             mx_text_print(out, "%s", c ? " " : "| ");
-            for (const char *x = cell; *x; x++) {
-                mx_text_print(out, *x == '|' ? "\\|" : *x == '\n' ? "<br>" : "%c", *x);
-            }
+            mx_markdown_escape(out, cell);
             mx_text_print(out, " |");
         }
         mx_text_print(out, "\n");
@@ -153,6 +173,9 @@ static void latex(const mx_table *t, mx_text *out) {
     mx_text_print(out, "}\n\\toprule\n");
     for (int r = 0; r < t->rows; r++) {
         for (int c = 0; c < t->columns; c++, cell += strlen(cell) + 1) {
+            if (c == 0 && (*cell == '[' || *cell == '*')) { /* after \\\\ and rules these would be their arguments */
+                mx_text_print(out, "{}");
+            }
             mx_latex_escape(out, cell);
             mx_text_print(out, c == t->columns - 1 ? " \\\\\n" : " & ");
         }

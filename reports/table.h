@@ -31,13 +31,14 @@ MX_MUST_CHECK mx_code mx_format_find(const char *word, mx_format *ret, mx_status
  *   json      an array of objects, one a line, keys from the head; a cell of a `right` column that reads as a number is
  *             one, an empty cell is null, everything else is text
  *   csv       RFC 4180, head first, lines end with \r\n
- *   markdown  a pipe table; | escaped
+ *   markdown  a pipe table; what Markdown would take for its own is escaped
  *   latex     a tabular of booktabs; special characters escaped, ± and - become \pm and minus
  *   html      <table> with thead and tbody; class "n" on cells of `right` columns; everything escaped */
 void mx_table_write(const mx_table *t, mx_format format, mx_text *out);
-/* Escaped for HTML text and attribute values / for LaTeX text. */
+/* Escaped for HTML text and attribute values / for LaTeX text / for Markdown, tables' cells too (a line's end becomes <br>). */
 void mx_html_escape(mx_text *out, const char *text);
 void mx_latex_escape(mx_text *out, const char *text);
+void mx_markdown_escape(mx_text *out, const char *text);
 
 /* Text as a JSON string, quotes included. */
 void mx_json_quote(mx_text *out, const char *text);

@@ -32,7 +32,7 @@ Test(format, every_format_escapes_its_own_characters) {
         { MX_FORMAT_JSON, "[\n{\"name\": \"a|b <c> \\\"d\\\", 5%_&\", \"n\": \"007\", \"score\": \"-1.5 ± 2\"},\n"
                           "{\"name\": \"two\\nlines\", \"n\": 12, \"score\": null}\n]\n" },
         { MX_FORMAT_CSV, "name,n,score\r\n\"a|b <c> \"\"d\"\", 5%_&\",007,-1.5 ± 2\r\n\"two\nlines\",12,\r\n" },
-        { MX_FORMAT_MARKDOWN, "| name | n | score |\n|---|---:|---:|\n| a\\|b <c> \"d\", 5%_& | 007 | -1.5 ± 2 |\n"
+        { MX_FORMAT_MARKDOWN, "| name | n | score |\n|---|---:|---:|\n| a\\|b \\<c> \"d\", 5%\\_& | 007 | -1.5 ± 2 |\n"
                               "| two<br>lines | 12 |  |\n" },
         { MX_FORMAT_LATEX, "% needs \\usepackage{booktabs}\n\\begin{tabular}{lrr}\n\\toprule\nname & n & score \\\\\n\\midrule\n"
                            "a$|$b $<$c$>$ \"d\", 5\\%\\_\\& & 007 & $-$1.5 $\\pm$ 2 \\\\\ntwo\nlines & 12 &  \\\\\n"
@@ -46,6 +46,28 @@ Test(format, every_format_escapes_its_own_characters) {
         mx_text out = written(expected[i].format);
 
         cr_assert_str_eq(out.data, expected[i].text);
+        mx_text_finish(&out);
+    }
+}
+
+Test(format, what_only_looks_like_markup_is_left_alone) {
+    static const struct {
+        void (*escape)(mx_text *out, const char *text);
+        const char *text, *escaped;
+    } cases[] = {
+        { mx_latex_escape, "mixlora top-2", "mixlora top-2" },
+        { mx_latex_escape, "2026-11-22", "2026-11-22" },
+        { mx_latex_escape, "[-1.5, +2.0] -3", "[$-$1.5, $+$2.0] $-$3" },
+        { mx_markdown_escape, "arc_easy [1, 2]", "arc_easy [1, 2]" },
+        { mx_markdown_escape, "_a_ *b* [c](d) <img>", "\\_a\\_ \\*b\\* \\[c](d) \\<img>" },
+    };
+
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        mx_text out;
+
+        mx_text_init(&out, 4096);
+        cases[i].escape(&out, cases[i].text);
+        cr_assert_str_eq(out.data, cases[i].escaped);
         mx_text_finish(&out);
     }
 }
