@@ -9,6 +9,8 @@ static const double alpha = 0.05;
 /* tests/perf/coverage.c, 4,000 simulated comparisons a cell; 100 to 1,000 questions, seed deviations up to 4 points. */
 const char mx_compare_two_seeds[] =
     "Two seeds: in simulations such 95 % intervals held the true difference in 89 to 98 % of comparisons (least where seeds differ most).";
+static const char one_seed[] =
+    "One seed says nothing about seeds: where it is one, intervals and p are over questions only.";
 const char mx_compare_few_seeds[] =
     "Fewer than five seeds say little about how much seeds differ: take intervals and words as provisional.";
 
@@ -18,6 +20,32 @@ const char *mx_word_text(mx_word w) {
 
 const char *mx_compare_task_name(const mx_compare *c, int32_t task, mx_arena *arena) {
     return task < c->tasks ? c->task[task] : c->tasks == 1 ? c->task[0] : mx_arena_text(arena, "mean of %d tasks", c->tasks);
+}
+
+const char *mx_compare_row_name(const mx_compare *c, const mx_compare_row *row, mx_arena *arena) {
+    return row->task < c->tasks || row->over == c->tasks ? mx_compare_task_name(c, row->task, arena) :
+                                                           mx_arena_text(arena, "mean of %d of %d tasks", row->over, c->tasks);
+}
+
+int mx_compare_seed_words(const mx_compare *c, const char *ret[MX_COMPARE_SEED_WORDS]) {
+    bool one = false, two = false, few = false;
+    int n = 0;
+
+    for (int32_t i = 0; i < c->rows; i++) {
+        one |= c->row[i].seeds == 1;
+        two |= c->row[i].two_seeds;
+        few |= c->row[i].few_seeds && c->row[i].seeds > 1;
+    }
+    if (one) {
+        ret[n++] = one_seed;
+    }
+    if (few) {
+        ret[n++] = mx_compare_few_seeds;
+    }
+    if (two) {
+        ret[n++] = mx_compare_two_seeds;
+    }
+    return n;
 }
 
 /* ----------------------------------------------------------------- scores */
@@ -296,61 +324,82 @@ static void note_limited(mx_comparing *k) {
     }
 }
 
-static void note_fewest_seeds(mx_comparing *k) {
-    const mx_compare *c = k->c;
-    bool one = false, two = false, few = false;
+static void note_seed_words(mx_comparing *k) {
+    const char *words[MX_COMPARE_SEED_WORDS];
+    int n = mx_compare_seed_words(k->c, words);
 
-    for (int32_t i = 0; i < c->rows; i++) {
-        one |= c->row[i].seeds == 1;
-        two |= c->row[i].two_seeds;
-        few |= c->row[i].few_seeds && c->row[i].seeds > 1;
-    }
-    if (one) {
-        mx_comparing_note(k, "One seed says nothing about seeds: where it is one, intervals and p are over questions only.");
-    }
-    if (few) {
-        mx_comparing_note(k, "%s", mx_compare_few_seeds);
-    }
-    if (two) {
-        mx_comparing_note(k, "%s", mx_compare_two_seeds);
+    for (int i = 0; i < n; i++) {
+        mx_comparing_note(k, "%s", words[i]);
     }
 }
 
-/* "arc_easy 2.1 points, openbookqa 3.9 to 4.4 points" */
+/* Differences of the rows on task `t` that one test could find, in points: "arc_easy 2.1 points", "3.9 to 4.4 points"; "": none. */
+static const char *detectable_on(mx_comparing *k, int32_t t, int32_t *ret_hopeless) {
+    const mx_compare *c = k->c;
+    double low = INFINITY, high = 0;
+    const char *name = "";
+
+    *ret_hopeless = 0;
+    for (int32_t i = 0; i < c->rows; i++) {
+        double d = c->row[i].difference.detectable;
+
+        if (c->row[i].task != t || isnan(d)) {
+            continue;
+        }
+        if (d > 1) { /* Satterthwaite's degrees of freedom near 0: more than there can be */
+            ++*ret_hopeless;
+            continue;
+        }
+        name = *name && strcmp(name, mx_compare_row_name(c, &c->row[i], k->arena)) != 0 ? "mean over shared tasks" :
+                                                                                        mx_compare_row_name(c, &c->row[i], k->arena);
+        low = fmin(low, 100 * d);
+        high = fmax(high, 100 * d);
+    }
+    return high == 0 ? "" :
+                       mx_arena_text(k->arena, "%s%.1f points on %s%s", high - low < 0.05 ? "" : mx_arena_text(k->arena, "%.1f to ", low), high,
+                                     t < c->tasks ? "" : "the ", name);
+}
+
 static void note_detectable(mx_comparing *k) {
     const mx_compare *c = k->c;
-    const char *text = "";
+    const char *text = "", *none = "";
 
     for (int32_t t = 0; t <= c->tasks; t++) {
-        double low = INFINITY, high = 0;
+        int32_t hopeless;
+        const char *found = detectable_on(k, t, &hopeless);
 
-        for (int32_t i = 0; i < c->rows; i++) {
-            if (c->row[i].task == t && !isnan(c->row[i].difference.detectable)) {
-                low = fmin(low, 100 * c->row[i].difference.detectable);
-                high = fmax(high, 100 * c->row[i].difference.detectable);
-            }
-        }
-        if (high > 0) {
-            const char *range = high - low < 0.05 ? "" : mx_arena_text(k->arena, "%.1f to ", low);
-
-            text = mx_arena_text(k->arena, "%s%s%s%.1f points on %s%s", text, *text ? ", " : "", range, high, t < c->tasks ? "" : "the ",
-                                 mx_compare_task_name(c, t, k->arena));
+        text = *found ? mx_arena_text(k->arena, "%s%s%s", text, *text ? ", " : "", found) : text;
+        if (hopeless) {
+            none = mx_arena_text(k->arena, "%s%s%s%s (%d row%s)", none, *none ? ", " : "", t < c->tasks ? "" : "the ",
+                                 mx_compare_task_name(c, t, k->arena), hopeless, hopeless == 1 ? "" : "s");
         }
     }
     if (*text) {
-        mx_comparing_note(k, "With these questions and seeds true differences smaller than these would be missed more than one time in five: %s.",
-                          text);
+        mx_comparing_note(k, "With these questions and seeds true differences smaller than these would be missed more than one time in five by a"
+                          " single unadjusted test: %s%s.", text,
+                          c->rows > 1 ? mx_arena_text(k->arena, "; Holm over %d rows finds only larger ones", c->rows) : "");
+    }
+    if (*none) {
+        mx_comparing_note(k, "So few seeds that differ so much tell no difference at all on: %s.", none);
     }
 }
 
+/* What bears on every number comes before what was left out. */
 static void note_all(mx_comparing *k) {
+    int32_t first = k->wish->best_epoch ? 1 : 0, said = k->c->notes;
+    const char **kept;
+
     note_limited(k);
     if (k->c->rows > 0) {
         note_budgets(k);
-        note_fewest_seeds(k);
+        note_seed_words(k);
         mx_comparing_note(k, "Intervals are 95 %% and unadjusted for their number; words follow Holm's p over all rows (%d), at 0.05.", k->c->rows);
         note_detectable(k);
     }
+    kept = MX_TAKE(k->arena, const char *, said - first + 1);
+    memcpy(kept, k->note + first, (size_t)(said - first) * sizeof *kept);
+    memmove(k->note + first, k->note + said, (size_t)(k->c->notes - said) * sizeof *kept);
+    memcpy(k->note + first + (k->c->notes - said), kept, (size_t)(said - first) * sizeof *kept);
 }
 
 mx_code mx_compare_read(mx_store *s, const mx_compare_wish *wish, mx_arena *arena, mx_compare **ret, mx_status *st) {

@@ -98,8 +98,8 @@ typedef struct mx_compare {
     mx_compare_score *score;       /* [sides][tasks + 1]; the last is over tasks (the task itself when there is one) */
     mx_compare_row *row;           /* by task, then side; over tasks last, when a side and the baseline share more than one */
     int32_t rows;
-    const char *const *note;       /* sentences a reader must see, in order: what was left out and why, marks, seeds, budgets,
-                                    * that intervals are unadjusted, the smallest detectable difference; no line ends */
+    const char *const *note;       /* sentences a reader must see, in order: marks, budgets, seeds, that intervals are unadjusted,
+                                    * the smallest detectable difference; then what was left out and why; no line ends */
     int32_t notes;
     const char *sql_runs;          /* which runs: sweep_runs of the sweep, or runs by number */
 } mx_compare;
@@ -112,8 +112,20 @@ const char *mx_word_text(mx_word w); /* "better", "worse", "not resolved" */
 /* "arc_easy", or for the last of several "mean of 3 tasks". */
 const char *mx_compare_task_name(const mx_compare *c, int32_t task, mx_arena *arena);
 
+/* "arc_easy", "mean of 3 tasks"; where only some were shared "mean of 2 of 3 tasks". */
+const char *mx_compare_row_name(const mx_compare *c, const mx_compare_row *row, mx_arena *arena);
+/* Points of a fraction, for %+.1f: what rounds to zero is zero, without a minus sign. */
+static inline double mx_compare_points(double fraction) {
+    double points = 100 * fraction;
+
+    return points > -0.05 && points < 0.05 ? 0 : points;
+}
+
 /* What must be said beside intervals; measured by the benchmark tests/perf/coverage.c. */
 extern const char mx_compare_few_seeds[], mx_compare_two_seeds[];
+/* Those of them, and that of a single seed, that hold of some row; how many. */
+enum { MX_COMPARE_SEED_WORDS = 3 };
+int mx_compare_seed_words(const mx_compare *c, const char *ret[MX_COMPARE_SEED_WORDS]);
 
 /* The tables, in percent, for people (mx_table_write them in any format). `task` -1: all, with a column for it. */
 void mx_compare_accuracy_table(const mx_compare *c, int32_t task, mx_table *ret);

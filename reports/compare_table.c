@@ -20,7 +20,7 @@ static void task_cell(mx_table *t, const mx_compare *c, int32_t task, int32_t ov
     if (task < c->tasks || c->tasks == 1) {
         mx_table_cell(t, "%s", c->task[c->tasks == 1 ? 0 : task]);
     } else {
-        mx_table_cell(t, "mean of %d tasks", over);
+        mx_table_cell(t, over < c->tasks ? "mean of %d of %d tasks" : "mean of %d tasks", over, c->tasks);
     }
 }
 
@@ -28,7 +28,7 @@ static void interval_cell(mx_table *t, const mx_estimate *e, bool sign) {
     if (isnan(e->low)) {
         mx_table_cell(t, "%s", dash);
     } else {
-        mx_table_cell(t, sign ? "[%+.1f, %+.1f]" : "[%.1f, %.1f]", 100 * e->low, 100 * e->high);
+        mx_table_cell(t, sign ? "[%+.1f, %+.1f]" : "[%.1f, %.1f]", mx_compare_points(e->low), mx_compare_points(e->high));
     }
 }
 
@@ -139,7 +139,7 @@ void mx_compare_difference_table(const mx_compare *c, int32_t task, mx_table *re
                       r->limited ? " (limited)" : "", c->best_epoch ? " (BEST EPOCH)" : "", s->times);
         mx_table_cell(ret, "%s", mx_text_count(r->n));
         mx_table_cell(ret, "%d", r->seeds);
-        mx_table_cell(ret, "%+.1f", 100 * r->difference.value);
+        mx_table_cell(ret, "%+.1f", mx_compare_points(r->difference.value));
         interval_cell(ret, &r->difference, true);
         p_cell(ret, r->difference.p);
         if (mid) {

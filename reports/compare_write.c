@@ -94,7 +94,7 @@ static void task_cell(mx_table *t, const mx_compare *c, int32_t task, int32_t ov
     if (task < c->tasks) {
         mx_table_cell(t, "%s", c->task[task]);
     } else {
-        mx_table_cell(t, "mean of %d tasks", over);
+        mx_table_cell(t, over < c->tasks ? "mean of %d of %d tasks" : "mean of %d tasks", over, c->tasks);
     }
 }
 
@@ -137,7 +137,7 @@ static void csv_rows(const mx_compare *c, mx_table *t) {
         number_cell(t, e->mid_p);
         number_cell(t, r->p_holm);
         mx_table_cell(t, "%s", mx_word_text(r->word));
-        number_cell(t, e->detectable);
+        number_cell(t, e->detectable <= 1 ? e->detectable : NAN);
         number_cell(t, e->variance);
         number_cell(t, e->freedom);
         mx_table_cell(t, "%s", e->estimator);
@@ -234,7 +234,7 @@ static void estimate_of(mx_text *out, const char *name, const mx_estimate *e, bo
     if (difference) {
         number_of(out, "p", e->p);
         number_of(out, "mid_p", e->mid_p);
-        number_of(out, "detectable", e->detectable);
+        number_of(out, "detectable", e->detectable <= 1 ? e->detectable : NAN); /* null: none, or more than there can be */
     }
     text_of(out, "estimator", e->estimator);
 }

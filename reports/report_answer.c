@@ -4,7 +4,7 @@
 #include <math.h>
 #include <string.h>
 
-/* The row over all tasks (or of the only one) for a side; NULL: none. */
+/* The row over the tasks shared with the baseline (or of the only one there is) for a side; NULL: none. */
 static const mx_compare_row *overall(const mx_compare *c, int32_t side) {
     const mx_compare_row *last = NULL;
 
@@ -29,15 +29,18 @@ static const char *joined(mx_arena *arena, const char *const *word, int words) {
     return kept;
 }
 
-/* "mixlora (+2.1 points [0.3, 3.9])" */
+/* "mixlora (+2.1 points [0.3, 3.9], 3 seeds)"; of a side that lacks a task "..., 3 seeds, over 2 of 3 tasks" */
 static const char *told(mx_arena *arena, const mx_compare *c, const mx_compare_row *r, bool budgets) {
     const mx_compare_side *side = &c->side[r->side];
-    const char *interval = isfinite(r->difference.low) ? mx_arena_text(arena, " [%+.1f, %+.1f]", 100 * r->difference.low, 100 * r->difference.high) : "";
+    const char *interval = isfinite(r->difference.low) ? mx_arena_text(arena, " [%+.1f, %+.1f]", mx_compare_points(r->difference.low), mx_compare_points(r->difference.high)) : "";
     const char *times = !budgets || side->times <= 0 ? ""
                         : isinf(side->times) ? ", the baseline trains nothing"
                                              : mx_arena_text(arena, ", %.2f times the trained values", side->times);
 
-    return mx_arena_text(arena, "%s (%+.1f points%s%s)", side->name, 100 * r->difference.value, interval, times);
+    const char *tasks = r->over == c->tasks ? "" : mx_arena_text(arena, ", over %d of %d tasks", r->over, c->tasks);
+
+    return mx_arena_text(arena, "%s (%+.1f points%s, %d seed%s%s%s)", side->name, mx_compare_points(r->difference.value), interval, r->seeds,
+                         r->seeds == 1 ? "" : "s", tasks, times);
 }
 
 /* One sentence for the sides of equal, or of unequal, budget. */
@@ -69,6 +72,33 @@ static void answer_for(mx_draft *d, bool unequal) {
                       unequal ? "an unequal budget" : "an equal budget (trained values within 2 %)", t.data);
     }
     mx_text_finish(&t);
+}
+
+/* Those of which nothing can be said over the tasks; the notes tell why, and the table what single tasks they share. */
+static void answer_lacks(mx_draft *d) {
+    const mx_compare *c = d->compare;
+    const char **name = MX_TAKE(d->arena, const char *, c->sides + 1);
+    int names = 0;
+
+    for (int32_t i = 0; i < c->sides; i++) {
+        int32_t rows = 0, only = 0;
+
+        for (int32_t k = 0; k < c->rows; k++) {
+            if (c->row[k].side == i) {
+                only = c->row[k].task;
+                rows++;
+            }
+        }
+        if (i == c->baseline || overall(c, i)) {
+            continue;
+        }
+        name[names++] = c->side[i].runs == 0 ? mx_arena_text(d->arena, "%s (no run is finished)", c->side[i].name)
+                        : rows == 0          ? mx_arena_text(d->arena, "%s (nothing of it pairs with the baseline)", c->side[i].name)
+                                             : mx_arena_text(d->arena, "%s (only %s is shared)", c->side[i].name, c->task[only]);
+    }
+    if (names) {
+        mx_page_words(d->page, "lead", "Not answered for %s.", joined(d->arena, name, names));
+    }
 }
 
 static void answer_alone(mx_draft *d) {
@@ -107,6 +137,7 @@ mx_code mx_draft_answer(mx_draft *d, mx_status *st) {
                       c->side[c->baseline].name, c->metric, c->protocol, c->split, c->best_epoch ? "best epoch: optimistic" : "last evaluation");
         answer_for(d, false);
         answer_for(d, true);
+        answer_lacks(d);
     }
     mx_page_list(d->page, c->note, c->notes);
     return MX_OK;

@@ -165,20 +165,31 @@ static mx_code ask_pairs(mx_draft *d, const mx_compare *c, const mx_asked ***ret
     return MX_OK;
 }
 
+/* What must stand beside the intervals, as it is in their notes: a caption is read where a note may not be. */
+static const char *seed_words(mx_draft *d, const mx_compare *c) {
+    const char *words[MX_COMPARE_SEED_WORDS], *text = "";
+    int n = mx_compare_seed_words(c, words);
+
+    for (int i = 0; i < n; i++) {
+        text = mx_arena_text(d->arena, "%s %s", text, words[i]);
+    }
+    return text;
+}
+
 static void draw_differences(mx_draft *d, const mx_compare *c, const char *computed, const mx_asked *const *asked, int count) {
     mx_interval_row *row = MX_TAKE(d->arena, mx_interval_row, c->rows + 1);
     mx_text svg;
 
     for (int32_t i = 0; i < c->rows; i++) {
         const mx_compare_row *r = &c->row[i];
-        const char *interval = isfinite(r->difference.low) ? mx_arena_text(d->arena, " [%+.1f, %+.1f]", 100 * r->difference.low, 100 * r->difference.high) : "";
+        const char *interval = isfinite(r->difference.low) ? mx_arena_text(d->arena, " [%+.1f, %+.1f]", mx_compare_points(r->difference.low), mx_compare_points(r->difference.high)) : "";
 
         row[i] = (mx_interval_row){
-            .group = mx_compare_task_name(c, r->task, d->arena),
+            .group = mx_compare_row_name(c, r, d->arena),
             .name = mx_arena_text(d->arena, "%s%s", c->side[r->side].name, c->side[r->side].unequal ? " *" : ""), .style = r->side,
             .estimate = 100 * r->difference.value, .low = 100 * r->difference.low, .high = 100 * r->difference.high,
             .dots = r->seeds > 1 ? r->seeds : 0, .dot = percent(d->arena, r->seed_difference, r->seeds), .reference = NAN,
-            .text = mx_arena_text(d->arena, "%+.1f%s %s", 100 * r->difference.value, interval, mx_word_text(r->word)) };
+            .text = mx_arena_text(d->arena, "%+.1f%s %s", mx_compare_points(r->difference.value), interval, mx_word_text(r->word)) };
     }
     mx_text_init(&svg, (size_t)64 << 20);
     mx_chart_intervals(&(mx_interval_chart){ .chart = { "differences-drawing", "Differences from the baseline",
@@ -189,8 +200,8 @@ static void draw_differences(mx_draft *d, const mx_compare *c, const char *compu
                                              .left = "baseline is better", .right = "variant is better" },
                        &svg);
     mx_draft_drawing(d, "differences-drawing",
-                     mx_arena_text(d->arena, "The same, drawn: every variant against %s, percentage points. * trains more or fewer values than the baseline (by over 2 %%).",
-                                   c->side[c->baseline].name),
+                     mx_arena_text(d->arena, "The same, drawn: every variant against %s, percentage points. * trains more or fewer values than the baseline (by over 2 %%).%s",
+                                   c->side[c->baseline].name, seed_words(d, c)),
                      &svg, d->runs, computed, asked, count);
 }
 
@@ -209,8 +220,8 @@ static mx_code differences(mx_draft *d, mx_status *st) {
     computed = told(d->arena, "Computed from the paired answers by:", &e);
     mx_compare_difference_table(c, -1, &table);
     mx_page_table(d->page, "differences",
-                  mx_arena_text(d->arena, "Differences from %s, in percentage points, paired by question and seed; 95 %% intervals, unadjusted; p by Holm over all rows.",
-                                c->side[c->baseline].name),
+                  mx_arena_text(d->arena, "Differences from %s, in percentage points, paired by question and seed; 95 %% intervals, unadjusted; p by Holm over all rows.%s",
+                                c->side[c->baseline].name, seed_words(d, c)),
                   &table);
     mx_page_made(d->page, "differences", d->runs, computed, asked, count);
     mx_table_finish(&table);
