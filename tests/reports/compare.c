@@ -310,6 +310,51 @@ Test(compare, sides_and_words_that_make_no_sense_are_refused) {
     scratch_close(&x);
 }
 
+static const char *in_format(mx_arena *arena, const mx_compare *c, mx_format format) {
+    mx_text out;
+    const char *kept;
+
+    mx_text_init(&out, 1 << 20);
+    mx_compare_write(c, format, &out);
+    kept = mx_arena_copy(arena, out.data, out.length);
+    mx_text_finish(&out);
+    return kept;
+}
+
+Test(compare, what_rounds_to_zero_has_no_minus_sign) {
+    scratch x = scratch_open();
+    mx_store *s = open_store(scratch_path(&x, "a.db"));
+    mx_compare *c;
+
+    made_sweep(s, 0);
+    c = compared(&x, s, (mx_compare_wish){ .sweep = "methods" });
+    c->row[0].difference.value = -0.0004;
+    c->row[0].difference.high = -0.0004;
+    cr_assert(!strstr(in_format(&x.arena, c, MX_FORMAT_TABLE), "-0.0") && strstr(in_format(&x.arena, c, MX_FORMAT_TABLE), "+0.0"));
+    cr_assert(mx_compare_points(-0.0006) < -0.05 && mx_compare_points(0.0006) > 0.05);
+    mx_store_close(s);
+    scratch_close(&x);
+}
+
+Test(compare, more_than_a_hundred_points_are_not_detectable) {
+    scratch x = scratch_open();
+    mx_store *s = open_store(scratch_path(&x, "a.db"));
+    mx_compare *c;
+
+    made_sweep(s, 0);
+    c = compared(&x, s, (mx_compare_wish){ .sweep = "methods" });
+    cr_assert(noted(c, "by a single unadjusted test") && noted(c, "Holm over 6 rows finds only larger ones"), "%s", notes(&x.arena, c));
+    cr_assert(strstr(in_format(&x.arena, c, MX_FORMAT_JSON), "\"detectable\": 0."));
+    for (int32_t i = 0; i < c->rows; i++) {
+        c->row[i].difference.detectable = 1e150;
+    }
+    cr_assert_not(strstr(in_format(&x.arena, c, MX_FORMAT_JSON), "e+150"));
+    cr_assert(strstr(in_format(&x.arena, c, MX_FORMAT_JSON), "\"detectable\": null"));
+    cr_assert_not(strstr(in_format(&x.arena, c, MX_FORMAT_CSV), "e+150"));
+    mx_store_close(s);
+    scratch_close(&x);
+}
+
 /* A report of runs has accuracies even where nothing can be compared. */
 Test(compare, alone_there_are_accuracies_only) {
     scratch x = scratch_open();

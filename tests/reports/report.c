@@ -220,6 +220,62 @@ Test(report, runs_named_by_hand_are_compared_with_the_last) {
     scratch_close(&x);
 }
 
+static void changed(mx_store *s, const char *sql) {
+    mx_status st = { 0 };
+
+    cr_assert(mx_store_begin(s, &st) == MX_OK);
+    cr_assert_eq(sqlite3_exec(mx_store_handle(s), sql, NULL, NULL, NULL), SQLITE_OK, "%s", sqlite3_errmsg(mx_store_handle(s)));
+    cr_assert(mx_store_commit(s, &st) == MX_OK);
+}
+
+/* What stands in the part of the page from `from` to the next `to`. */
+static bool stands(scratch *x, const char *page, const char *from, const char *to, const char *words) {
+    const char *start = strstr(page, from), *end = start ? strstr(start, to) : NULL;
+
+    cr_assert(end, "the page has no %s", from);
+    return strstr(mx_arena_copy(&x->arena, start, (size_t)(end - start)), words);
+}
+
+Test(report, the_answer_and_the_captions_tell_how_few_seeds_there_are) {
+    scratch x = scratch_open();
+    mx_store *s = made_store(&x);
+    const char *const one[] = { "3", "2" }, *const two[] = { "3,7", "2,6" };
+    mx_report_wish wish = { .format = MX_FORMAT_HTML, .date_s = -1, .side = one, .sides = 2, .command = "" };
+    const char *page = written(&x, s, &wish), *notes;
+
+    cr_assert(stands(&x, page, "class=\"lead\"", "</p>", ", 1 seed"), "%s", strstr(page, "class=\"lead\""));
+    cr_assert(stands(&x, page, "id=\"differences\"", "</figcaption>", "One seed says nothing"));
+    wish.side = two;
+    page = written(&x, s, &wish);
+    cr_assert(stands(&x, page, "class=\"lead\"", "</p>", ", 2 seeds"));
+    cr_assert(stands(&x, page, "id=\"differences\"", "</figcaption>", "Two seeds: in simulations"));
+    cr_assert(stands(&x, page, "id=\"differences-drawing\"", "</figcaption>", "Two seeds: in simulations"));
+    wish = wish_of(MX_FORMAT_MARKDOWN);
+    page = written(&x, s, &wish);
+    notes = strstr(page, "- Intervals are 95 % and unadjusted");
+    cr_assert(notes && strstr(page, "- Left out of never run") > notes, "what bears on every number comes first");
+    mx_store_close(s);
+    scratch_close(&x);
+}
+
+Test(report, a_mean_over_some_tasks_is_not_called_one_over_all) {
+    scratch x = scratch_open();
+    mx_store *s = made_store(&x);
+    mx_report_wish wish = wish_of(MX_FORMAT_HTML);
+    const char *page;
+
+    changed(s, "UPDATE evaluations SET split = 'gone' WHERE (run_id IN (3, 7, 11) AND task = 'openbookqa')"
+               " OR (run_id IN (4, 8, 12) AND task <> 'arc_easy')");
+    page = written(&x, s, &wish);
+    cr_assert(stands(&x, page, "<section id=\"answer\">", "<ul>", "3 seeds, over 2 of 3 tasks"), "%s", strstr(page, "<section id=\"answer\">"));
+    cr_assert(stands(&x, page, "<section id=\"answer\">", "<ul>", "Not answered for mix &lt;b&gt;&amp;&quot;'x'| (only arc_easy is shared) and never run (no run is finished)."),
+              "%s", strstr(page, "<section id=\"answer\">"));
+    cr_assert(stands(&x, page, "id=\"differences\"", "</table>", "mean of 2 of 3 tasks"));
+    cr_assert(stands(&x, page, "id=\"differences-drawing\"", "</figure>", "mean of 2 of 3 tasks"));
+    mx_store_close(s);
+    scratch_close(&x);
+}
+
 Test(report, entropy_and_divergence_have_their_known_values) {
     static const double one[] = { 1, 0 }, other[] = { 0, 1 }, even[] = { 0.5, 0.5 }, third[] = { 0.25, 0.25, 0.25, 0.25 };
 
