@@ -16,13 +16,15 @@ typedef struct mx_compare_wish {
     /* Either a sweep ... */
     const char *sweep;             /* its name; NULL: none */
     const char *baseline;          /* a variant; NULL: the sweep's own */
-    const char *const *variant;    /* only these (and the baseline); all when variants is 0 */
+    const char *const *variant;    /* only these (and the baseline), each a name or names parted by commas; all when variants is 0 */
     int32_t variants;
     /* ... or sides: runs parted by commas, each a number, a name or a uuid's beginning. */
     const char *const *side;
     int32_t sides;
     int32_t against;               /* the side that is the baseline; -1: none */
-    bool alone;                    /* a sweep without a baseline, or none finished of it, is no error: accuracies only */
+    bool apart;                    /* no baseline, even if the sweep names one; goes with `alone` */
+    bool alone;                    /* a sweep without a baseline, or none finished of it, is no error: accuracies only; a side that kept no
+                                    * answers to single questions is left out of the differences, and told */
 
     const char *task;              /* only this one; NULL: all that both sides scored */
     const char *protocol, *metric; /* NULL: the sweep's; else loglikelihood acc_norm where it is there, else label_logits acc */

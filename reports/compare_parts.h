@@ -43,6 +43,8 @@ MX_MUST_CHECK mx_code mx_compare_sides(mx_comparing *k, mx_status *st);
 MX_MUST_CHECK mx_code mx_compare_exams(mx_comparing *k, mx_status *st);
 /* True when all runs of the side were scored on it. */
 bool mx_compare_has(const mx_comparing *k, int32_t side, int32_t task);
+/* The word without the blanks around it, cut in place. */
+char *mx_compare_trim(char *word);
 /* "run 3", "runs 3, 4 and 5". */
 const char *mx_compare_run_list(mx_arena *arena, const mx_compare_run *run, int32_t n);
 /* compare_sql.c: the SELECTs a reader can execute. */

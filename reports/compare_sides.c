@@ -25,6 +25,16 @@ void mx_comparing_note(mx_comparing *k, const char *fmt, ...) {
     free(text);
 }
 
+char *mx_compare_trim(char *word) {
+    size_t length;
+
+    word += strspn(word, " \t");
+    for (length = strlen(word); length > 0 && strchr(" \t", word[length - 1]); length--) {
+        word[length - 1] = '\0';
+    }
+    return word;
+}
+
 const char *mx_compare_run_list(mx_arena *arena, const mx_compare_run *run, int32_t n) {
     const char *text = mx_arena_text(arena, n == 1 ? "run %lld" : "runs %lld", (long long)run[0].run_id);
 
@@ -161,9 +171,46 @@ static void gather(mx_comparing *k, const mx_member_row *member, int64_t members
     }
 }
 
+/* "lora, arc_easy, dora": names parted by commas, where a name may hold commas: the longest that is one. */
+static mx_code ask_for(mx_comparing *k, const char *text, bool *asked, mx_status *st) {
+    char *rest = mx_compare_trim(mx_arena_copy(k->arena, text, strlen(text)));
+
+    while (*rest) {
+        size_t length = strlen(rest), end = length;
+        int32_t at = -1;
+        char *word = rest;
+
+        for (; at < 0 && end > 0; end--) {
+            if (end == length || rest[end] == ',') {
+                word = mx_compare_trim(mx_arena_copy(k->arena, rest, end));
+                at = find_side(k->c, word);
+                if (at >= 0) {
+                    break;
+                }
+            }
+        }
+        if (at >= 0) {
+            asked[at] = true;
+        } else if (*word == '\0' || *rest == ',') { /* nothing between two commas */
+            end = strcspn(rest, ",");
+        } else {
+            const char **names = MX_TAKE(k->arena, const char *, k->c->sides + 1);
+
+            for (int32_t i = 0; i < k->c->sides; i++) {
+                names[i] = k->c->side[i].name;
+            }
+            word = mx_compare_trim(mx_arena_copy(k->arena, rest, strcspn(rest, ",")));
+            return no_such_variant(k, mx_text_nearest(rest, names, (size_t)k->c->sides) ? rest : word, st);
+        }
+        rest = mx_compare_trim(rest + end + (rest[end] == ','));
+    }
+    return MX_OK;
+}
+
 static mx_code choose_variants(mx_comparing *k, const char *baseline, mx_status *st) {
     const mx_compare_wish *wish = k->wish;
     mx_compare *c = k->c;
+    bool *asked = MX_TAKE(k->arena, bool, c->sides + 1);
     int32_t kept = 0;
 
     c->baseline = -1;
@@ -171,17 +218,12 @@ static mx_code choose_variants(mx_comparing *k, const char *baseline, mx_status 
         return no_such_variant(k, baseline, st);
     }
     for (int32_t i = 0; i < wish->variants; i++) {
-        if (find_side(c, wish->variant[i]) < 0) {
-            return no_such_variant(k, wish->variant[i], st);
-        }
+        MX_TRY(ask_for(k, wish->variant[i], asked, st));
     }
     for (int32_t i = 0; i < c->sides; i++) {
-        bool asked = wish->variants == 0, is_baseline = baseline && strcmp(c->side[i].name, baseline) == 0;
+        bool is_baseline = baseline && strcmp(c->side[i].name, baseline) == 0;
 
-        for (int32_t v = 0; v < wish->variants; v++) {
-            asked |= strcmp(wish->variant[v], c->side[i].name) == 0;
-        }
-        if (asked || is_baseline) {
+        if (wish->variants == 0 || asked[i] || is_baseline) {
             c->baseline = is_baseline ? kept : c->baseline;
             c->side[kept++] = c->side[i];
         }
@@ -202,7 +244,7 @@ static mx_code of_sweep(mx_comparing *k, mx_status *st) {
     c->protocol = sweep.protocol;
     c->metric = sweep.metric;
     gather(k, member, members);
-    baseline = k->wish->baseline ? k->wish->baseline : *sweep.baseline ? sweep.baseline : NULL;
+    baseline = k->wish->apart ? NULL : k->wish->baseline ? k->wish->baseline : *sweep.baseline ? sweep.baseline : NULL;
     MX_TRY(choose_variants(k, baseline, st));
     for (int32_t i = 0; i < c->sides; i++) {
         note_left_out(k, &c->side[i], member, members);
@@ -269,7 +311,7 @@ static mx_code one_side(mx_comparing *k, mx_compare_side *side, const char *text
         MX_TRY(add_run(k, side, text, room, &last_out, st));
     } else {
         for (char *w = strtok_r(words, ",", &save); w; w = strtok_r(NULL, ",", &save)) {
-            MX_TRY(add_run(k, side, w + strspn(w, " "), room, &last_out, st));
+            MX_TRY(add_run(k, side, mx_compare_trim(w), room, &last_out, st));
         }
     }
     if (side->runs > 0) {
@@ -288,7 +330,7 @@ static mx_code by_hand(mx_comparing *k, mx_status *st) {
 
     c->sweep = "";
     c->side = MX_TAKE(k->arena, mx_compare_side, wish->sides + 1);
-    c->baseline = wish->against;
+    c->baseline = wish->apart ? -1 : wish->against;
     for (c->sides = 0; c->sides < wish->sides; c->sides++) {
         mx_compare_side *side = &c->side[c->sides];
 

@@ -112,24 +112,37 @@ static mx_code members_of_sweep(mx_draft *d, mx_status *st) {
                   mx_sql_quote(d->arena, d->wish->sweep));
 }
 
-/* "3,4,5": the runs of one side. */
+static mx_code take_run(const mx_run_row *row, member *m, int64_t *members, mx_status *st) {
+    if (*members == SIDE_RUNS_MAX) {
+        return mx_fail(st, MX_E_USAGE, MX_NOWHERE, "more than %d runs", SIDE_RUNS_MAX);
+    }
+    for (int64_t i = 0; i < *members; i++) {
+        if (m[i].run_id == row->run_id) {
+            return mx_fail(st, MX_E_USAGE, MX_NOWHERE, "run %lld is named twice", (long long)row->run_id);
+        }
+    }
+    m[(*members)++] = (member){ .run_id = row->run_id, .seed = row->seed, .finished = strcmp(row->state, "finished") == 0 };
+    return MX_OK;
+}
+
+/* "3,4,5": the runs of one side; a run's name may hold a comma, so the whole is tried first. */
 static mx_code members_of_side(mx_draft *d, const char *words, const char **ret_name, member *m, int64_t *members, mx_status *st) {
     char *rest = mx_arena_copy(d->arena, words, strlen(words)), *word;
     int64_t first = *members;
+    mx_status ignored = { 0 };
+    mx_run_row row;
 
+    if (mx_store_run_find(d->store, words, d->arena, &row, &ignored) == MX_OK) {
+        *ret_name = row.name;
+        return take_run(&row, m, members, st);
+    }
     while ((word = strsep(&rest, ","))) {
-        mx_run_row row;
-
+        word += strspn(word, " ");
+        for (size_t length = strlen(word); length > 0 && word[length - 1] == ' '; length--) {
+            word[length - 1] = '\0';
+        }
         MX_TRY(mx_store_run_find(d->store, word, d->arena, &row, st));
-        if (*members == SIDE_RUNS_MAX) {
-            return mx_fail(st, MX_E_USAGE, MX_NOWHERE, "more than %d runs", SIDE_RUNS_MAX);
-        }
-        for (int64_t i = 0; i < *members; i++) {
-            if (m[i].run_id == row.run_id) {
-                return mx_fail(st, MX_E_USAGE, MX_NOWHERE, "run %lld is named twice", (long long)row.run_id);
-            }
-        }
-        m[(*members)++] = (member){ .run_id = row.run_id, .seed = row.seed, .finished = strcmp(row.state, "finished") == 0 };
+        MX_TRY(take_run(&row, m, members, st));
         *ret_name = *members - first == 1 ? row.name : *ret_name;
     }
     return MX_OK;

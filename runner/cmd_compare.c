@@ -3,12 +3,10 @@
 #include "runner/command.h"
 #include "runner/verbs.h"
 
-#include <string.h>
-
 static const mx_flag flags[] = {
     { "sweep", 's', "NAME", "compare a sweep's variants instead of two runs" },
     { "baseline", 'b', "V", "with this variant of the sweep; default: the sweep's own baseline" },
-    { "variant", 'v', "V,...", "only these variants of the sweep, parted by commas" },
+    { "variant", 'v', "V,...", "only these variants of the sweep, parted by commas (their names may hold commas)" },
     { "db", 0, "FILE", "the database; default mixrun.db" },
     { "task", 't', "TASK", "only this task; default: all that both sides were scored on" },
     { "protocol", 'p', "NAME", "loglikelihood, label_logits, ...; default: the sweep's, else loglikelihood where all have it" },
@@ -18,22 +16,6 @@ static const mx_flag flags[] = {
     { "format", 'f', "FORMAT", "table (default), json, csv, markdown or latex" },
     { 0 },
 };
-
-/* "lora r16,dora": parted by commas. */
-static int32_t split_words(const mx_call *call, const char *text, const char ***ret) {
-    char *words = mx_arena_copy(call->arena, text, strlen(text)), *save = NULL;
-    const char **word = MX_TAKE(call->arena, const char *, strlen(text) / 2 + 2);
-    int32_t n = 0;
-
-    for (char *w = strtok_r(words, ",", &save); w; w = strtok_r(NULL, ",", &save)) {
-        w += strspn(w, " ");
-        if (*w) {
-            word[n++] = w;
-        }
-    }
-    *ret = word;
-    return n;
-}
 
 /* Two runs, or a sweep: what does not go together is refused before the database is looked for. */
 static mx_code check(const mx_call *call, mx_status *st) {
@@ -56,8 +38,7 @@ static mx_code run(const mx_call *call, mx_status *st) {
     mx_compare_wish wish = {
         .sweep = mx_call_flag(call, "sweep"), .baseline = mx_call_flag(call, "baseline"), .side = call->word, .sides = call->words, .against = 1,
         .task = mx_call_flag(call, "task"), .protocol = mx_call_flag(call, "protocol"), .metric = mx_call_flag(call, "metric"),
-        .split = mx_call_flag(call, "split"), .best_epoch = mx_call_flag(call, "best-epoch") != NULL };
-    const char **variant = NULL;
+        .split = mx_call_flag(call, "split"), .variant = &variants, .variants = variants != NULL, .best_epoch = mx_call_flag(call, "best-epoch") != NULL };
     mx_compare *c;
     mx_format format;
     mx_store *store;
@@ -66,8 +47,6 @@ static mx_code run(const mx_call *call, mx_status *st) {
 
     MX_TRY(check(call, st));
     MX_TRY(mx_format_find(mx_call_flag(call, "format"), &format, st));
-    wish.variants = variants ? split_words(call, variants, &variant) : 0;
-    wish.variant = variant;
     MX_TRY(mx_store_open(db, false, &store, st));
     mx_text_init(&out, (size_t)256 << 20);
     code = mx_compare_read(store, &wish, call->arena, &c, st);

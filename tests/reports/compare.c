@@ -310,6 +310,39 @@ Test(compare, sides_and_words_that_make_no_sense_are_refused) {
     scratch_close(&x);
 }
 
+Test(compare, names_of_variants_and_runs_may_hold_commas) {
+    scratch x = scratch_open();
+    mx_store *s = open_store(scratch_path(&x, "a.db"));
+    static const char *const names[] = { "lora", "lora, easy", "dora, easy" };
+    static const struct {
+        const char *asked;
+        int32_t sides;
+        const char *last;
+    } fine[] = { { "lora, easy", 2, "lora, easy" }, { "lora, easy, dora, easy", 3, "dora, easy" }, { " dora, easy ", 2, "dora, easy" },
+                 { "dora, easy,,lora", 2, "dora, easy" } };
+    const char *wrong[] = { "dora, eas", "lora, easy, nothing" }, *const sides[] = { "dora, easy", " 2 , 2" };
+    mx_member_row m[3];
+    mx_status st = { 0 };
+    mx_compare *c;
+
+    for (int i = 0; i < 3; i++) {
+        m[i] = made_member(i + 1, names[i], 1, 10);
+        made_exam(s, made_run(s, (made){ .name = names[i], .seed = 1, .trained = 10 }), (exam){ .task = "easy", .right = i ? "1100" : "1000" });
+    }
+    cr_assert(mx_store_sweep(s, &(mx_sweep_row){ .name = "tasks", .path = "t.yaml", .text = "", .arguments = "", .baseline = "lora", .protocol = "loglikelihood", .metric = "acc_norm" },
+                             m, 3, &st) == MX_OK, "%s", st.text);
+    for (size_t i = 0; i < sizeof fine / sizeof fine[0]; i++) {
+        c = compared(&x, s, (mx_compare_wish){ .sweep = "tasks", .variant = &fine[i].asked, .variants = 1 });
+        cr_assert(c->sides == fine[i].sides && c->rows == fine[i].sides - 1, "case %zu", i);
+        cr_assert_str_eq(c->side[c->sides - 1].name, fine[i].last);
+    }
+    refused(&x, s, (mx_compare_wish){ .sweep = "tasks", .variant = &wrong[0], .variants = 1 }, MX_E_USAGE, "did you mean 'dora, easy'?");
+    refused(&x, s, (mx_compare_wish){ .sweep = "tasks", .variant = &wrong[1], .variants = 1 }, MX_E_USAGE, "no variant 'nothing'");
+    refused(&x, s, (mx_compare_wish){ .side = sides, .sides = 2, .against = 1 }, MX_E_USAGE, "run 2 is named twice");
+    mx_store_close(s);
+    scratch_close(&x);
+}
+
 static const char *in_format(mx_arena *arena, const mx_compare *c, mx_format format) {
     mx_text out;
     const char *kept;

@@ -29,6 +29,14 @@ static mx_store *made_store(scratch *x) {
     return s;
 }
 
+static void changed(mx_store *s, const char *sql) {
+    mx_status st = { 0 };
+
+    cr_assert(mx_store_begin(s, &st) == MX_OK);
+    cr_assert_eq(sqlite3_exec(mx_store_handle(s), sql, NULL, NULL, NULL), SQLITE_OK, "%s", sqlite3_errmsg(mx_store_handle(s)));
+    cr_assert(mx_store_commit(s, &st) == MX_OK);
+}
+
 Test(report, the_same_database_gives_the_same_bytes) {
     scratch x = scratch_open();
     mx_store *s = made_store(&x);
@@ -209,6 +217,14 @@ Test(report, runs_named_by_hand_are_compared_with_the_last) {
     const char *page = written(&x, s, &wish);
 
     cr_assert(strstr(page, "Differences from lora matched (runs 2, 6 and 10)"), "%.3000s", strstr(page, "<main>"));
+    wish.side = (const char *const[]){ " 3 , 7,11 ", "2, 6, 10" };
+    page = written(&x, s, &wish);
+    cr_assert(strstr(page, "Differences from lora matched (runs 2, 6 and 10)"), "blanks between numbers are no part of them");
+    changed(s, "UPDATE runs SET name = 'lora, easy' WHERE run_id = 1");
+    wish.side = (const char *const[]){ "lora, easy", "2" };
+    page = written(&x, s, &wish);
+    cr_assert(strstr(page, "lora, easy (run 1)"), "a name with a comma is one name");
+    wish.side = (const char *const[]){ "3,7,11", "2,6,10" };
     wish.baseline = "3,7,11";
     page = written(&x, s, &wish);
     cr_assert(strstr(page, "Differences from mixlora (runs 3, 7 and 11)"));
@@ -218,14 +234,6 @@ Test(report, runs_named_by_hand_are_compared_with_the_last) {
     cr_assert(!strstr(page, "figure id=\"differences\"") && strstr(page, "figure id=\"accuracy\""));
     mx_store_close(s);
     scratch_close(&x);
-}
-
-static void changed(mx_store *s, const char *sql) {
-    mx_status st = { 0 };
-
-    cr_assert(mx_store_begin(s, &st) == MX_OK);
-    cr_assert_eq(sqlite3_exec(mx_store_handle(s), sql, NULL, NULL, NULL), SQLITE_OK, "%s", sqlite3_errmsg(mx_store_handle(s)));
-    cr_assert(mx_store_commit(s, &st) == MX_OK);
 }
 
 /* What stands in the part of the page from `from` to the next `to`. */
