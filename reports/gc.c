@@ -16,8 +16,7 @@ typedef struct look {
     mx_arena *arena;
     mx_gc_plan *plan;
     int room;
-    struct stat *folder; /* of every run there is */
-    int folders;
+    mx_run_folders folders; /* of every run there is */
     const char **parent; /* folders of runs */
     int parents;
 } look;
@@ -70,7 +69,7 @@ static mx_code look_at_run(look *l, const mx_run_row *run, int64_t older_ms, mx_
     if (strcmp(run->state, "running") == 0 && !dead) {
         return MX_OK;
     }
-    MX_TRY(mx_own_files_find(l->s, run, l->arena, &files, st));
+    mx_own_files_look(&l->folders, run, l->arena, &files);
     if (older_ms < 0 || !ended || silent_ms < older_ms) {
         leftovers(l, run, &files);
         return MX_OK;
@@ -108,7 +107,7 @@ static mx_code look_at_runs(look *l, int64_t older_ms, mx_status *st) {
     }
     sqlite3_finalize(q);
     MX_TRY(code);
-    l->folder = MX_TAKE(l->arena, struct stat, n + 1);
+    MX_TRY(mx_run_folders_read(l->s, l->arena, &l->folders, st));
     l->parent = MX_TAKE(l->arena, const char *, n + 2);
     for (int64_t i = 0; i < n; i++) {
         const char *slash;
@@ -119,7 +118,6 @@ static mx_code look_at_runs(look *l, int64_t older_ms, mx_status *st) {
         if (slash && slash > run.folder) {
             add_parent(l, mx_arena_copy(l->arena, run.folder, (size_t)(slash - run.folder)));
         }
-        l->folders += stat(run.folder, &l->folder[l->folders]) == 0;
         MX_TRY(look_at_run(l, &run, older_ms, st));
     }
     return MX_OK;
@@ -173,15 +171,6 @@ static bool provably_ours(look *l, const char *parent, const char *name) {
     return ours;
 }
 
-static bool of_a_run(const look *l, const struct stat *info) {
-    for (int i = 0; i < l->folders; i++) {
-        if (same_file(&l->folder[i], info)) {
-            return true;
-        }
-    }
-    return false;
-}
-
 static void look_into(look *l, const char *parent) {
     DIR *d = opendir(parent);
     const struct dirent *entry;
@@ -191,8 +180,8 @@ static void look_into(look *l, const char *parent) {
         struct stat info;
         mx_garbage *g;
 
-        if (!isdigit((unsigned char)name[0]) || lstat(path, &info) != 0 || !S_ISDIR(info.st_mode) || of_a_run(l, &info) ||
-            !provably_ours(l, parent, name)) {
+        if (!isdigit((unsigned char)name[0]) || lstat(path, &info) != 0 || !S_ISDIR(info.st_mode) ||
+            mx_run_folders_hold(&l->folders, &info, 0) || !provably_ours(l, parent, name)) {
             continue;
         }
         g = add(l, MX_GARBAGE_FOLDER, mx_arena_text(l->arena, "%s, of a run that is no longer in the database", path));
@@ -223,6 +212,23 @@ static mx_code number(mx_store *s, const char *sql, int64_t *ret, mx_status *st)
 #define UNUSED_ENVIRONMENTS "FROM environments WHERE environment_id NOT IN (SELECT environment_id FROM runs)"
 #define UNUSED_BASES "FROM bases WHERE base_hash NOT IN (SELECT base_hash FROM runs)"
 
+/* One that is running: while VACUUM works it could store nothing, and would fail for it. */
+static mx_code find_alive(mx_store *s, int64_t *ret, mx_status *st) {
+    sqlite3_stmt *q;
+    mx_code code;
+
+    *ret = 0;
+    MX_TRY(mx_sql_prepare(s, &q, st, "SELECT run_id, host, pid, heartbeat_ms FROM runs WHERE state = 'running' ORDER BY run_id", ""));
+    while (*ret == 0 && mx_sql_row(s, q, &code, st)) {
+        mx_run_row run = { .state = "running", .host = mx_sql_text(q, 1), .pid = sqlite3_column_int64(q, 2),
+                           .heartbeat_ms = sqlite3_column_int64(q, 3) };
+
+        *ret = mx_run_is_dead(&run) ? 0 : sqlite3_column_int64(q, 0);
+    }
+    sqlite3_finalize(q);
+    return *ret ? MX_OK : code;
+}
+
 mx_code mx_gc_look(mx_store *s, int64_t older_ms, const char *more, mx_arena *arena, mx_gc_plan *ret, mx_status *st) {
     look l = { .s = s, .arena = arena, .plan = ret };
     int64_t pages, page;
@@ -240,7 +246,7 @@ mx_code mx_gc_look(mx_store *s, int64_t older_ms, const char *more, mx_arena *ar
     MX_TRY(number(s, "PRAGMA freelist_count", &pages, st));
     MX_TRY(number(s, "PRAGMA page_size", &page, st));
     ret->free_bytes = pages * page;
-    return MX_OK;
+    return find_alive(s, &ret->alive, st);
 }
 
 static mx_code clear_tables(mx_store *s, mx_status *st) {
@@ -260,23 +266,63 @@ static mx_code clear_tables(mx_store *s, mx_status *st) {
     return code;
 }
 
-/* Somebody may have resumed it while the question was open. */
-static mx_code still_garbage(mx_store *s, const mx_garbage *g, mx_arena *arena, bool *ret, mx_status *st) {
-    mx_run_row now;
+/* A folder that is a run's by now: one that began after the runs were looked at. */
+static mx_code is_of_a_run(mx_store *s, const char *folder, mx_arena *arena, bool *ret, mx_status *st) {
+    mx_run_folders all;
+    struct stat info;
 
-    *ret = true;
-    if (g->kind == MX_GARBAGE_FILE) {
-        MX_TRY(mx_store_run_find(s, g->run.uuid, arena, &now, st));
-        *ret = strcmp(now.state, g->run.state) == 0 && (strcmp(now.state, "running") != 0 || mx_run_is_dead(&now));
+    *ret = false;
+    if (stat(folder, &info) != 0) {
+        return MX_OK; /* there is nothing to remove */
     }
+    MX_TRY(mx_run_folders_read(s, arena, &all, st));
+    *ret = mx_run_folders_hold(&all, &info, 0);
     return MX_OK;
 }
 
-mx_code mx_gc_clear(mx_store *s, const mx_gc_plan *plan, mx_arena *arena, mx_status *st) {
-    mx_run_row *run = MX_TAKE(arena, mx_run_row, plan->items + 1);
-    mx_own_files *files = MX_TAKE(arena, mx_own_files, plan->items + 1);
-    int runs = 0;
+/* Somebody may have begun or resumed it while the question was open. */
+static mx_code still_garbage(mx_store *s, const mx_garbage *g, mx_arena *arena, bool *ret, mx_status *st) {
+    mx_run_row now;
+    bool taken;
 
+    if (g->kind == MX_GARBAGE_FOLDER) {
+        MX_TRY(is_of_a_run(s, g->files.folder, arena, &taken, st));
+        *ret = !taken;
+        return MX_OK;
+    }
+    MX_TRY(mx_store_run_find(s, g->run.uuid, arena, &now, st));
+    *ret = strcmp(now.state, g->run.state) == 0 && (strcmp(now.state, "running") != 0 || mx_run_is_dead(&now));
+    return MX_OK;
+}
+
+/* Nobody begins a run or takes one up between the second look and the removal: both need the transaction that is held here. */
+static mx_code clear_one(mx_store *s, const mx_garbage *g, mx_gc_done *ret, mx_status *st) {
+    mx_arena arena;
+    bool still;
+    mx_code code;
+
+    MX_TRY(mx_store_begin(s, st));
+    mx_arena_init(&arena, (size_t)256 << 20);
+    code = still_garbage(s, g, &arena, &still, st);
+    if (code == MX_OK && still) {
+        code = mx_own_files_remove(&g->files, st);
+    }
+    ret->kept += code == MX_OK && !still;
+    mx_arena_finish(&arena);
+    mx_store_rollback(s); /* it wrote nothing */
+    return code;
+}
+
+static mx_code clear_runs(mx_store *s, const mx_gc_plan *plan, mx_status *st) {
+    mx_arena arena;
+    mx_run_row *run;
+    mx_own_files *files;
+    int runs = 0;
+    mx_code code = MX_OK;
+
+    mx_arena_init(&arena, (size_t)256 << 20);
+    run = MX_TAKE(&arena, mx_run_row, plan->items + 1);
+    files = MX_TAKE(&arena, mx_own_files, plan->items + 1);
     for (int i = 0; i < plan->items; i++) {
         if (plan->item[i].kind == MX_GARBAGE_RUN) {
             run[runs] = plan->item[i].run;
@@ -284,20 +330,25 @@ mx_code mx_gc_clear(mx_store *s, const mx_gc_plan *plan, mx_arena *arena, mx_sta
         }
     }
     if (runs > 0) {
-        MX_TRY(mx_runs_remove(s, run, files, runs, st));
+        code = mx_runs_remove(s, run, files, runs, st);
     }
-    for (int i = 0; i < plan->items; i++) {
-        bool still;
+    mx_arena_finish(&arena);
+    return code;
+}
 
-        if (plan->item[i].kind == MX_GARBAGE_RUN) {
-            continue;
-        }
-        MX_TRY(still_garbage(s, &plan->item[i], arena, &still, st));
-        if (still) {
-            MX_TRY(mx_own_files_remove(&plan->item[i].files, st));
+mx_code mx_gc_clear(mx_store *s, const mx_gc_plan *plan, mx_gc_done *ret, mx_status *st) {
+    *ret = (mx_gc_done){ 0 };
+    MX_TRY(clear_runs(s, plan, st));
+    for (int i = 0; i < plan->items; i++) {
+        if (plan->item[i].kind != MX_GARBAGE_RUN) {
+            MX_TRY(clear_one(s, &plan->item[i], ret, st));
         }
     }
     MX_TRY(clear_tables(s, st));
+    MX_TRY(find_alive(s, &ret->alive, st));
+    if (ret->alive) {
+        return MX_OK;
+    }
     if (sqlite3_exec(mx_store_handle(s), "VACUUM", NULL, NULL, NULL) != SQLITE_OK) {
         return mx_sql_fail(s, st, "giving space back");
     }

@@ -103,45 +103,85 @@ static bool has_recipe(const mx_run_row *run, mx_arena *arena) {
     return same;
 }
 
-/* Does another run live in the same folder, however it spells it? */
-static mx_code shared(mx_store *s, const mx_run_row *run, const struct stat *here, bool *ret, mx_status *st) {
-    sqlite3_stmt *q;
-    struct stat info;
-    mx_code code;
+static int by_place(const void *a, const void *b) {
+    const mx_run_folder *x = a, *y = b;
 
-    *ret = false;
-    MX_TRY(mx_sql_prepare(s, &q, st, "SELECT folder FROM runs WHERE run_id <> ?", "i", run->run_id));
-    while (!*ret && mx_sql_row(s, q, &code, st)) {
-        *ret = stat(mx_sql_text(q, 0), &info) == 0 && info.st_dev == here->st_dev && info.st_ino == here->st_ino;
+    if (x->device != y->device) {
+        return x->device < y->device ? -1 : 1;
     }
-    sqlite3_finalize(q);
-    return *ret ? MX_OK : code;
+    if (x->inode != y->inode) {
+        return x->inode < y->inode ? -1 : 1;
+    }
+    return (x->run_id > y->run_id) - (x->run_id < y->run_id);
 }
 
-mx_code mx_own_files_find(mx_store *s, const mx_run_row *run, mx_arena *arena, mx_own_files *ret, mx_status *st) {
+mx_code mx_run_folders_read(mx_store *s, mx_arena *arena, mx_run_folders *ret, mx_status *st) {
+    sqlite3_stmt *q;
+    mx_code code;
+
+    *ret = (mx_run_folders){ 0 };
+    MX_TRY(mx_sql_prepare(s, &q, st, "SELECT run_id, folder, COUNT(*) OVER () FROM runs", ""));
+    while (mx_sql_row(s, q, &code, st)) {
+        struct stat info;
+
+        if (!ret->at) {
+            ret->at = MX_TAKE(arena, mx_run_folder, sqlite3_column_int64(q, 2));
+        }
+        if (stat(mx_sql_text(q, 1), &info) == 0) {
+            ret->at[ret->count++] = (mx_run_folder){ info.st_dev, info.st_ino, sqlite3_column_int64(q, 0) };
+        }
+    }
+    sqlite3_finalize(q);
+    if (ret->count > 0) {
+        qsort(ret->at, (size_t)ret->count, sizeof *ret->at, by_place);
+    }
+    return code;
+}
+
+bool mx_run_folders_hold(const mx_run_folders *f, const struct stat *info, int64_t but) {
+    const mx_run_folder wanted = { info->st_dev, info->st_ino, INT64_MIN };
+    int64_t low = 0, high = f->count;
+
+    while (low < high) { /* the first that is not before it */
+        int64_t middle = low + (high - low) / 2;
+
+        if (by_place(&f->at[middle], &wanted) < 0) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    for (; low < f->count && f->at[low].device == info->st_dev && f->at[low].inode == info->st_ino; low++) {
+        if (f->at[low].run_id != but) {
+            return true;
+        }
+    }
+    return false;
+}
+
+void mx_own_files_look(const mx_run_folders *all, const mx_run_row *run, mx_arena *arena, mx_own_files *ret) {
     struct stat info;
-    bool others;
 
     *ret = (mx_own_files){ .folder = run->folder, .because = "" };
     if (!run->folder[0] || lstat(run->folder, &info) != 0) {
         ret->because = "there is no such folder from here";
-        return MX_OK;
-    }
-    if (!S_ISDIR(info.st_mode)) {
+    } else if (!S_ISDIR(info.st_mode)) {
         ret->because = "it is a link or a file, not the folder that was made";
-        return MX_OK;
-    }
-    if (!has_recipe(run, arena)) {
+    } else if (!has_recipe(run, arena)) {
         ret->because = "its recipe.yaml is not this run's";
-        return MX_OK;
-    }
-    MX_TRY(shared(s, run, &info, &others, st));
-    if (others) {
+    } else if (mx_run_folders_hold(all, &info, run->run_id)) {
         ret->because = "another run names the same folder";
-        return MX_OK;
+    } else {
+        ret->own = true;
+        mx_own_files_list(run->folder, ret, arena);
     }
-    ret->own = true;
-    mx_own_files_list(run->folder, ret, arena);
+}
+
+mx_code mx_own_files_find(mx_store *s, const mx_run_row *run, mx_arena *arena, mx_own_files *ret, mx_status *st) {
+    mx_run_folders all;
+
+    MX_TRY(mx_run_folders_read(s, arena, &all, st));
+    mx_own_files_look(&all, run, arena, ret);
     return MX_OK;
 }
 

@@ -49,12 +49,19 @@ typedef struct mx_gc_plan {
     int items;
     int64_t environments, bases; /* rows that no run refers to */
     int64_t free_bytes;          /* of the database file, given back by VACUUM */
+    int64_t alive;               /* a run that is running, for which the database keeps its free pages; 0: none */
 } mx_gc_plan;
+
+typedef struct mx_gc_done {
+    int kept;      /* things that were in use again by the time their turn came */
+    int64_t alive; /* a run that is running, for which VACUUM was left out: it would lock the run out; 0: none */
+} mx_gc_done;
 
 /* `older_ms`: failed and dead runs not heard of for so long go as well; negative: none. `more` is one more folder of runs to look
  * into, or NULL. A folder without a run is ours only when its recipe.yaml names this database, that folder of runs, and its name. */
 MX_MUST_CHECK mx_code mx_gc_look(mx_store *s, int64_t older_ms, const char *more, mx_arena *arena, mx_gc_plan *ret, mx_status *st);
-/* Does it. `s` is open to write. */
-MX_MUST_CHECK mx_code mx_gc_clear(mx_store *s, const mx_gc_plan *plan, mx_arena *arena, mx_status *st);
+/* Does it. `s` is open to write. What a run took up or began since the look is left alone: each thing is looked at again, and
+ * removed, in a transaction that keeps other writers out. */
+MX_MUST_CHECK mx_code mx_gc_clear(mx_store *s, const mx_gc_plan *plan, mx_gc_done *ret, mx_status *st);
 
 #endif

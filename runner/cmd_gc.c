@@ -62,12 +62,16 @@ static int tell(const mx_gc_plan *p, FILE *out) {
     if (p->environments + p->bases > 0) {
         fprintf(out, " %9s  %lld environments and %lld bases that no run refers to\n", "", (long long)p->environments, (long long)p->bases);
     }
-    if (p->free_bytes > 0) {
+    if (p->free_bytes > 0 && p->alive) {
+        fprintf(out, " %9s  %s of free pages, which the database keeps while run %lld is running\n", "", mx_text_bytes((uint64_t)p->free_bytes),
+                (long long)p->alive);
+    } else if (p->free_bytes > 0) {
         fprintf(out, " %9s  free pages of the database\n", mx_text_bytes((uint64_t)p->free_bytes));
+        bytes += p->free_bytes;
         things++;
     }
     if (things > 0) {
-        fprintf(out, " %9s  in all, and what removed rows leave free\n", mx_text_bytes((uint64_t)(bytes + p->free_bytes)));
+        fprintf(out, " %9s  in all, and what removed rows leave free\n", mx_text_bytes((uint64_t)bytes));
     } else {
         fprintf(out, " there is nothing to clear\n");
     }
@@ -78,6 +82,7 @@ static mx_code run(const mx_call *call, mx_status *st) {
     const char *db = mx_call_flag(call, "db") ? mx_call_flag(call, "db") : "mixrun.db";
     bool dry = mx_call_flag(call, "dry-run") != NULL, yes = false;
     mx_gc_plan plan;
+    mx_gc_done done;
     mx_store *store;
     int64_t older_ms;
     mx_code code;
@@ -95,9 +100,17 @@ static mx_code run(const mx_call *call, mx_status *st) {
         return MX_OK;
     }
     MX_TRY(mx_store_open(db, true, &store, st));
-    code = mx_gc_clear(store, &plan, call->arena, st);
+    code = mx_gc_clear(store, &plan, &done, st);
     mx_store_close(store);
-    return code;
+    MX_TRY(code);
+    if (done.kept > 0) {
+        fprintf(stderr, "%d of them %s in use again, and stayed\n", done.kept, done.kept == 1 ? "is" : "are");
+    }
+    if (done.alive) {
+        fprintf(stderr, "the database keeps its free pages: giving them back would lock it while run %lld is running; mixrun gc does it afterwards\n",
+                (long long)done.alive);
+    }
+    return MX_OK;
 }
 
 const mx_command mx_verb_gc = {
@@ -107,7 +120,7 @@ const mx_command mx_verb_gc = {
     .help = "Tells what can go, asks, and clears it: checkpoints of finished runs, parts of files that were never finished, folders of runs that\n"
             "are no longer in the database (only where the recipe in it names this database and that folder), environments and bases that no\n"
             "run refers to, with --older-than failed and dead runs; then the database gives its free pages back (VACUUM, which needs as much\n"
-            "room again while it works). Start it in the folder where the runs were started.\n\n"
+            "room again while it works, and is left out while a run is running). Start it in the folder where the runs were started.\n\n"
             "  mixrun gc --older-than 30d --dry-run",
     .flag = flags, .least = 0, .most = 0, .run = run,
 };

@@ -162,6 +162,7 @@ Test(remove, gc_finds_what_can_go_and_nothing_else) {
     mx_run_row run[6];
     mx_store *s = begin(&x, run);
     mx_gc_plan p;
+    mx_gc_done done;
     mx_status st = { 0 };
 
     put("runs/2-lora/checkpoint.bin.tmp-123", "half");
@@ -190,7 +191,8 @@ Test(remove, gc_finds_what_can_go_and_nothing_else) {
     cr_assert_eq(p.items, 5);
 
     MUST(mx_gc_look(s, (int64_t)30 * 86400000, NULL, &x.arena, &p, &st));
-    MUST(mx_gc_clear(s, &p, &x.arena, &st));
+    MUST(mx_gc_clear(s, &p, &done, &st));
+    cr_assert(done.kept == 0 && done.alive == 0);
     for (size_t i = 0; i < sizeof stays / sizeof stays[0]; i++) {
         cr_assert(mx_folder_exists(stays[i]), "%s is gone", stays[i]);
     }
@@ -206,5 +208,64 @@ Test(remove, gc_finds_what_can_go_and_nothing_else) {
     cr_assert_eq(ask(s, "PRAGMA freelist_count"), 0);
     MUST(mx_gc_look(s, (int64_t)30 * 86400000, NULL, &x.arena, &p, &st));
     cr_assert_eq(p.items + p.environments + p.bases + p.free_bytes, 0, "once is enough");
+    end(&x, s);
+}
+
+/* Between the look and the removal a run begins in what looked like an orphan's folder (its row was not yet there when the runs were read),
+ * and another is resumed whose unfinished part of a file was to go. */
+Test(remove, gc_leaves_alone_what_a_run_took_meanwhile) {
+    scratch x = scratch_open();
+    mx_run_row run[6], row = some_run("a b");
+    mx_store *s = begin(&x, run);
+    char uuid[MX_UUID_TEXT];
+    mx_gc_plan p;
+    mx_gc_done done;
+    mx_status st = { 0 };
+
+    put("runs/5-dora/checkpoint.bin.tmp-123", "half");
+    orphan("runs/10-a-b", "a.db", "runs", "a b");
+    orphan("runs/11-c", "a.db", "runs", "c");
+    MUST(mx_gc_look(s, -1, NULL, &x.arena, &p, &st));
+    cr_assert(item(&p, "runs/10-a-b") && item(&p, "runs/11-c") && item(&p, "checkpoint.bin.tmp-123 of run 5"));
+    row.folder = "./runs/../runs/10-a-b"; /* the same folder, spelled otherwise */
+    MUST(mx_store_begin(s, &st));
+    MUST(mx_store_run_add(s, &row, uuid, &st));
+    MUST(mx_store_run_state(s, 5, "running", "", &st));
+    MUST(mx_store_commit(s, &st));
+    MUST(mx_gc_clear(s, &p, &done, &st));
+    cr_assert(mx_file_exists("runs/10-a-b/recipe.yaml") && mx_file_exists("runs/10-a-b/checkpoint.bin"));
+    cr_assert(mx_file_exists("runs/5-dora/checkpoint.bin.tmp-123"));
+    cr_assert_not(mx_folder_exists("runs/11-c"), "an orphan goes");
+    cr_assert_not(mx_file_exists("runs/1-lora/checkpoint.bin"));
+    cr_assert_eq(done.kept, 2);
+    end(&x, s);
+}
+
+Test(remove, gc_does_not_lock_the_database_while_a_run_is_alive) {
+    scratch x = scratch_open();
+    mx_run_row run[6];
+    mx_store *s = begin(&x, run);
+    mx_gc_plan p;
+    mx_gc_done done;
+    mx_status st = { 0 };
+
+    cr_assert_eq(sqlite3_exec(mx_store_handle(s), "CREATE TABLE large (x); INSERT INTO large VALUES (zeroblob(20000)); DROP TABLE large",
+                              NULL, NULL, NULL), SQLITE_OK);
+    MUST(mx_store_run_state(s, 5, "running", "", &st)); /* by this process */
+    MUST(mx_gc_look(s, -1, NULL, &x.arena, &p, &st));
+    cr_assert_eq(p.alive, 5);
+    cr_assert_gt(p.free_bytes, 0);
+    MUST(mx_gc_clear(s, &p, &done, &st));
+    cr_assert_eq(done.alive, 5);
+    cr_assert_gt(ask(s, "PRAGMA freelist_count"), 0, "no VACUUM");
+    cr_assert_not(mx_file_exists("runs/1-lora/checkpoint.bin"), "the rest is done");
+    /* one that is dead keeps nothing: on another host, not heard of for an hour */
+    cr_assert_eq(sqlite3_exec(mx_store_handle(s), "UPDATE runs SET host = 'elsewhere', heartbeat_ms = heartbeat_ms - 3600000 WHERE run_id = 5",
+                              NULL, NULL, NULL), SQLITE_OK);
+    MUST(mx_gc_look(s, -1, NULL, &x.arena, &p, &st));
+    cr_assert_eq(p.alive, 0);
+    MUST(mx_gc_clear(s, &p, &done, &st));
+    cr_assert_eq(done.alive, 0);
+    cr_assert_eq(ask(s, "PRAGMA freelist_count"), 0);
     end(&x, s);
 }
