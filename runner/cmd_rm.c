@@ -7,6 +7,7 @@
 #include "runner/verbs.h"
 
 #include <string.h>
+#include <unistd.h>
 
 static const mx_flag flags[] = {
     { "db", 0, "FILE", "the database; default mixrun.db" },
@@ -20,6 +21,18 @@ typedef struct removal {
     int count;
     int64_t rows, bytes;
 } removal;
+
+/* Only here is that number its process; elsewhere it is somebody else's. */
+static void hint_at_stopping(const mx_run_row *run, mx_status *st) {
+    char host[256] = "";
+
+    gethostname(host, sizeof host - 1);
+    if (strcmp(host, run->host) == 0) {
+        mx_hint(st, "Ctrl-C stops it, or kill %lld", (long long)run->pid);
+    } else {
+        mx_hint(st, "stop it on %s first", run->host);
+    }
+}
 
 static mx_code find(const mx_call *call, mx_store *s, removal *r, mx_status *st) {
     for (int i = 0; i < call->words; i++) {
@@ -36,7 +49,7 @@ static mx_code find(const mx_call *call, mx_store *s, removal *r, mx_status *st)
         if (strcmp(mx_summary_state(run), "running") == 0) {
             mx_fail(st, MX_E_USAGE, MX_NOWHERE, "run %lld is running on %s as process %lld; nothing was removed", (long long)run->run_id, run->host,
                     (long long)run->pid);
-            mx_hint(st, "Ctrl-C stops it, or kill %lld", (long long)run->pid);
+            hint_at_stopping(run, st);
             return MX_E_USAGE;
         }
         r->count++;

@@ -265,6 +265,44 @@ Test(queries, rm_and_gc_ask_first) {
     scratch_close(&x);
 }
 
+static void change(scratch *x, const char *sql) {
+    mx_store *s = open_store(scratch_path(x, "mixrun.db"));
+
+    cr_assert(sqlite3_exec(mx_store_handle(s), sql, NULL, NULL, NULL) == SQLITE_OK, "%s", sqlite3_errmsg(mx_store_handle(s)));
+    mx_store_close(s);
+}
+
+Test(queries, a_run_that_is_running_is_stopped_where_it_is_and_keeps_the_database_as_it_is) {
+    scratch x = scratch_open();
+    mx_store *s;
+    mx_status st = { 0 };
+
+    filled(scratch_path(&x, "mixrun.db"));
+    s = open_store(scratch_path(&x, "mixrun.db"));
+    MUST(mx_store_run_state(s, 1, "running", "", &st)); /* by this process */
+    mx_store_close(s);
+    program(&x, 2, "rm 1 --yes");
+    says(&x, "err.txt", mx_arena_text(&x.arena, "or kill %d", (int)getpid()));
+    change(&x, "UPDATE runs SET host = 'elsewhere'; CREATE TABLE large (x); INSERT INTO large VALUES (zeroblob(20000)); DROP TABLE large");
+    program(&x, 2, "rm 1 --yes");
+    says(&x, "err.txt", "stop it on elsewhere first");
+    cr_assert_null(strstr(output(&x, "err.txt"), "kill"), "that process is not here:\n%s", output(&x, "err.txt"));
+
+    program(&x, 0, "gc --dry-run");
+    says(&x, "out.txt", "free pages, which the database keeps while run 1 is running");
+    says(&x, "out.txt", "there is nothing to clear");
+    change(&x, "INSERT INTO bases VALUES ('none', 'x', 'y', 1)");
+    program(&x, 0, "gc --yes");
+    says(&x, "err.txt", "would lock it while run 1 is running");
+    cr_assert_str_eq(rows(&x, "mixrun.db", "SELECT COUNT(*) FROM bases"), "1\n");
+    cr_assert(strcmp(rows(&x, "mixrun.db", "PRAGMA freelist_count"), "0\n") != 0);
+    change(&x, "UPDATE runs SET state = 'stopped'");
+    program(&x, 0, "gc --yes");
+    cr_assert_null(strstr(output(&x, "err.txt"), "lock"), "%s", output(&x, "err.txt"));
+    cr_assert_str_eq(rows(&x, "mixrun.db", "PRAGMA freelist_count"), "0\n");
+    scratch_close(&x);
+}
+
 /* ------------------------------------------------------------------------ databases that cannot be used */
 
 static const char *const reading[] = { "ls", "show 1", "query scores", "diff 1 2", "export 1 -o lm --force" };
