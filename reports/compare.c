@@ -256,14 +256,28 @@ static mx_code rows_of_side(mx_comparing *k, int32_t i, int32_t task, const pair
     return n == 0 || (task == c->tasks && n == 1) ? MX_OK : add_row(k, i, p, task, shared, n, st);
 }
 
+/* True when the side kept its answers; else, where that is no error, says that it is left out. */
+static bool can_be_paired(mx_comparing *k, int32_t i) {
+    mx_status why = { 0 };
+
+    for (int32_t t = 0; t < k->c->tasks; t++) {
+        if (mx_compare_has(k, i, t) && no_answers(k, i, t, &why)) {
+            mx_comparing_note(k, "Left out of the differences: %s; %s.", k->c->side[i].name, why.text);
+            return false;
+        }
+    }
+    return true;
+}
+
 static mx_code all_rows(mx_comparing *k, mx_status *st) {
     mx_compare *c = k->c;
     pairing *p = MX_TAKE(k->arena, pairing, c->sides + 1);
     double *raw, *held;
+    bool some = !k->wish->alone || can_be_paired(k, c->baseline);
 
     c->row = MX_TAKE(k->arena, mx_compare_row, c->sides * (c->tasks + 1) + 1);
     for (int32_t i = 0; i < c->sides; i++) {
-        if (i != c->baseline && c->side[i].runs > 0 && c->side[c->baseline].runs > 0) {
+        if (some && i != c->baseline && c->side[i].runs > 0 && c->side[c->baseline].runs > 0 && (!k->wish->alone || can_be_paired(k, i))) {
             p[i] = pair_up(k, i);
             note_seeds(k, i, &p[i]);
         }
@@ -304,11 +318,12 @@ static void note_budgets(mx_comparing *k) {
     for (int32_t i = 0; i < c->sides; i++) {
         if (c->side[i].unequal && c->side[i].runs > 0) {
             text = mx_arena_text(k->arena, "%s%s%s (%s)", text, *text ? ", " : "", c->side[i].name,
-                                 isinf(c->side[i].times) ? "the baseline trains none" : mx_arena_text(k->arena, "%.2f times", c->side[i].times));
+                                 isinf(c->side[i].times) ? "the baseline trains none" :
+                                 mx_arena_text(k->arena, "%.2f times%s", c->side[i].times, c->side[i].by_flops ? " the FLOPs" : ""));
         }
     }
     if (*text) {
-        mx_comparing_note(k, "Unequal budgets: trained values differ from the baseline's by more than 2 %% in %s.", text);
+        mx_comparing_note(k, "Unequal budgets: trained values (FLOPs per token, where these were matched) differ from the baseline's by more than 2 %% in %s.", text);
     }
 }
 

@@ -50,8 +50,9 @@ typedef struct mx_compare_side {
     int64_t flops;                 /* of the adapter per token, forward and backward, active experts only; 0: not told */
     double tokens_per_second;      /* mean over the runs that tell; 0: none does */
     double memory_bytes;           /* most of any run; 0: not told */
-    bool unequal;                  /* trained values differ from the baseline's by more than 2 %; false without a baseline */
-    double times;                  /* trained values over the baseline's; INFINITY when that trains none; 0 without a baseline */
+    bool by_flops;                 /* it and the baseline are matched in FLOPs per token: these are held together, not trained values */
+    bool unequal;                  /* budgets differ from the baseline's by more than 2 %; false without a baseline */
+    double times;                  /* the budget over the baseline's; INFINITY when that is none; 0 without a baseline */
     const char *sql;               /* the budgets: run_id, seed, trained, trained_router, flops, tokens_per_second, memory_bytes */
 } mx_compare_side;
 

@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const double same_budget = 0.02; /* trained values further apart than this are marked */
+static const double same_budget = 0.02; /* budgets further apart than this are marked */
 
 void mx_comparing_note(mx_comparing *k, const char *fmt, ...) {
     va_list ap;
@@ -76,15 +76,29 @@ static mx_code read_budgets(mx_comparing *k, mx_compare_side *side, mx_status *s
     return code;
 }
 
+/* "flops: mixlora, -0.2 %": of the side, or of the baseline that was matched with it. */
+static bool matched_by_flops(const mx_compare_side *s, const mx_compare_side *base) {
+    static const char word[] = "flops: ";
+    size_t skip = sizeof word - 1, name = strlen(s->name);
+    const char *of_base = base->matched;
+
+    return s != base && s->flops > 0 && base->flops > 0 &&
+           (strncmp(s->matched, word, skip) == 0 ||
+            (strncmp(of_base, word, skip) == 0 && strncmp(of_base + skip, s->name, name) == 0 && of_base[skip + name] == ','));
+}
+
 static void hold_against_baseline(mx_compare *c) {
     if (c->baseline < 0) {
         return;
     }
     for (int32_t i = 0; i < c->sides; i++) {
         mx_compare_side *s = &c->side[i];
-        double base = (double)c->side[c->baseline].trained;
+        double own, base;
 
-        s->times = base > 0 ? (double)s->trained / base : s->trained > 0 ? INFINITY : 1;
+        s->by_flops = matched_by_flops(s, &c->side[c->baseline]);
+        own = (double)(s->by_flops ? s->flops : s->trained);
+        base = (double)(s->by_flops ? c->side[c->baseline].flops : c->side[c->baseline].trained);
+        s->times = base > 0 ? own / base : own > 0 ? INFINITY : 1;
         s->unequal = fabs(s->times - 1) > same_budget;
     }
 }

@@ -42,7 +42,7 @@ static void p_cell(mx_table *t, double p) {
 
 /* "26,254,080", and where it is not the baseline's: "4,884,480 (0.19x)" */
 static void trained_cell(mx_table *t, const mx_compare_side *s) {
-    if (s->unequal) {
+    if (s->unequal && !s->by_flops) {
         mx_table_cell(t, isinf(s->times) ? "%s (unequal)" : "%s (%.2fx)", mx_text_count(s->trained), s->times);
     } else {
         mx_table_cell(t, "%s", mx_text_count(s->trained));
@@ -52,7 +52,11 @@ static void trained_cell(mx_table *t, const mx_compare_side *s) {
 static void budget_cells(mx_table *t, const mx_compare_side *s) {
     trained_cell(t, s);
     mx_table_cell(t, "%s", mx_text_count(s->trained_router));
-    mx_table_cell(t, "%s", s->flops ? mx_text_count(s->flops) : dash);
+    if (s->unequal && s->by_flops) {
+        mx_table_cell(t, "%s (%.2fx)", mx_text_count(s->flops), s->times);
+    } else {
+        mx_table_cell(t, "%s", s->flops ? mx_text_count(s->flops) : dash);
+    }
     if (s->tokens_per_second > 0) {
         mx_table_cell(t, "%.0f", s->tokens_per_second);
     } else {
@@ -135,7 +139,7 @@ void mx_compare_difference_table(const mx_compare *c, int32_t task, mx_table *re
         if (task < 0) {
             task_cell(ret, c, r->task, r->over);
         }
-        mx_table_cell(ret, s->unequal && !isinf(s->times) ? "%s%s%s (%.2fx the values)" : s->unequal ? "%s%s%s (unequal budgets)" : "%s%s%s", s->name,
+        mx_table_cell(ret, s->unequal && s->by_flops ? "%s%s%s (%.2fx the FLOPs)" : s->unequal && !isinf(s->times) ? "%s%s%s (%.2fx the values)" : s->unequal ? "%s%s%s (unequal budgets)" : "%s%s%s", s->name,
                       r->limited ? " (limited)" : "", c->best_epoch ? " (BEST EPOCH)" : "", s->times);
         mx_table_cell(ret, "%s", mx_text_count(r->n));
         mx_table_cell(ret, "%d", r->seeds);

@@ -223,10 +223,31 @@ static mx_code baseline_side(const mx_report_wish *w, int32_t *ret, mx_status *s
     return MX_E_USAGE;
 }
 
+/* What cannot be compared is still scored: then without a baseline, and the reason is told. NULL: not even that. */
+static mx_code compare_or_tell(mx_draft *d, mx_compare_wish wish, mx_compare **ret, mx_status *st) {
+    mx_status why = { 0 };
+    mx_code code = mx_compare_read(d->store, &wish, d->arena, ret, &why);
+
+    if (code == MX_E_DATA) {
+        d->refused = mx_arena_copy(d->arena, why.text, strlen(why.text));
+        wish.apart = true;
+        why = (mx_status){ 0 };
+        code = mx_compare_read(d->store, &wish, d->arena, ret, &why);
+        if (code == MX_E_DATA && wish.sweep) { /* one variant's own runs do not go together: curves and budgets are there still */
+            *ret = NULL;
+            return MX_OK;
+        }
+    }
+    if (code) {
+        *st = why;
+    }
+    return code;
+}
+
 static mx_code read_compare(mx_draft *d, mx_status *st) {
     const mx_report_wish *w = d->wish;
     mx_compare_wish wish = { .sweep = w->sweep, .baseline = w->baseline, .side = w->side, .sides = w->sides, .against = -1, .alone = true };
-    mx_compare *c;
+    mx_compare *c = NULL;
     mx_asked scored;
 
     if (w->sweep) {
@@ -254,7 +275,10 @@ static mx_code read_compare(mx_draft *d, mx_status *st) {
     if (mx_asked_whole(&scored, 0, 0) == 0) {
         return MX_OK;
     }
-    MX_TRY(mx_compare_read(d->store, &wish, d->arena, &c, st));
+    MX_TRY(compare_or_tell(d, wish, &c, st));
+    if (!c) {
+        return MX_OK;
+    }
     d->compare = c;
     for (int32_t i = 0; !w->sweep && i < c->sides; i++) { /* one name for a side, in words, tables and drawings */
         d->variant[i].name = c->side[i].name;

@@ -35,16 +35,22 @@ static const char *told(mx_arena *arena, const mx_compare *c, const mx_compare_r
     const char *interval = isfinite(r->difference.low) ? mx_arena_text(arena, " [%+.1f, %+.1f]", mx_compare_points(r->difference.low), mx_compare_points(r->difference.high)) : "";
     const char *times = !budgets || side->times <= 0 ? ""
                         : isinf(side->times) ? ", the baseline trains nothing"
-                                             : mx_arena_text(arena, ", %.2f times the trained values", side->times);
-
+                                             : mx_arena_text(arena, ", %.2f times the %s", side->times, side->by_flops ? "FLOPs per token" : "trained values");
     const char *tasks = r->over == c->tasks ? "" : mx_arena_text(arena, ", over %d of %d tasks", r->over, c->tasks);
 
     return mx_arena_text(arena, "%s (%+.1f points%s, %d seed%s%s%s)", side->name, mx_compare_points(r->difference.value), interval, r->seeds,
                          r->seeds == 1 ? "" : "s", tasks, times);
 }
 
-/* One sentence for the sides of equal, or of unequal, budget. */
-static void answer_for(mx_draft *d, bool unequal) {
+typedef enum budget { EQUAL_VALUES, EQUAL_FLOPS, UNEQUAL } budget;
+
+static budget budget_of(const mx_compare_side *s) {
+    return s->unequal ? UNEQUAL : s->by_flops ? EQUAL_FLOPS : EQUAL_VALUES;
+}
+
+/* One sentence for the sides of one kind of budget. */
+static void answer_for(mx_draft *d, budget which) {
+    static const char *const words[] = { "equal in trained values (within 2 %)", "equal in FLOPs per token (within 2 %)", "at an unequal budget" };
     const mx_compare *c = d->compare;
     static const mx_word order[] = { MX_WORD_BETTER, MX_WORD_WORSE, MX_WORD_NOT_RESOLVED };
     mx_text t;
@@ -58,8 +64,8 @@ static void answer_for(mx_draft *d, bool unequal) {
         for (int32_t i = 0; i < c->sides; i++) {
             const mx_compare_row *r = i == c->baseline ? NULL : overall(c, i);
 
-            if (r && r->word == order[w] && c->side[i].unequal == unequal) {
-                name[names++] = told(d->arena, c, r, unequal);
+            if (r && r->word == order[w] && budget_of(&c->side[i]) == which) {
+                name[names++] = told(d->arena, c, r, which == UNEQUAL);
             }
         }
         if (names) {
@@ -68,8 +74,7 @@ static void answer_for(mx_draft *d, bool unequal) {
         }
     }
     if (said) {
-        mx_page_words(d->page, "lead", "Against %s at %s: %s.", c->side[c->baseline].name,
-                      unequal ? "an unequal budget" : "an equal budget (trained values within 2 %)", t.data);
+        mx_page_words(d->page, "lead", "Against %s, %s: %s.", c->side[c->baseline].name, words[which], t.data);
     }
     mx_text_finish(&t);
 }
@@ -121,12 +126,18 @@ mx_code mx_draft_answer(mx_draft *d, mx_status *st) {
 
     (void)st;
     mx_page_section(d->page, "answer", "The question and the answer");
+    if (!c && d->refused) {
+        mx_page_words(d->page, "lead", "Nothing is compared, for these runs cannot be put side by side: %s.", d->refused);
+        return MX_OK;
+    }
     if (!c) {
         mx_page_words(d->page, "lead", "No finished run of these has a score, so there is nothing to compare yet; below is what there is.");
         return MX_OK;
     }
     if (c->baseline < 0 || c->rows == 0) {
-        if (c->baseline < 0 && c->sides > 1) {
+        if (d->refused) {
+            mx_page_words(d->page, "lead", "Nothing is compared with a baseline: %s. The accuracies stand by themselves below.", d->refused);
+        } else if (c->baseline < 0 && c->sides > 1) {
             mx_page_words(d->page, "lead", "No baseline was named (--baseline), so nothing is compared; the accuracies stand below.");
         } else if (c->baseline >= 0 && c->sides > 1) {
             mx_page_words(d->page, "lead", "Nothing could be compared with %s; why stands below.", c->side[c->baseline].name);
@@ -135,8 +146,9 @@ mx_code mx_draft_answer(mx_draft *d, mx_status *st) {
     } else {
         mx_page_words(d->page, "", "Does a variant answer more questions of %s right than %s (%s, %s, split %s, %s)?", joined(d->arena, c->task, c->tasks),
                       c->side[c->baseline].name, c->metric, c->protocol, c->split, c->best_epoch ? "best epoch: optimistic" : "last evaluation");
-        answer_for(d, false);
-        answer_for(d, true);
+        for (budget b = EQUAL_VALUES; b <= UNEQUAL; b++) {
+            answer_for(d, b);
+        }
         answer_lacks(d);
     }
     mx_page_list(d->page, c->note, c->notes);

@@ -33,7 +33,8 @@ static void budget_table(mx_draft *d, const mx_asked *const *asked, int count) {
         mx_table_cell(&t, "%s", x->there ? mx_arena_text(d->arena, "%.1f", 100 * x->accuracy.value) : "");
         mx_table_cell(&t, "%s", mx_text_count(s->trained));
         mx_table_cell(&t, "%s", mx_text_count(s->trained_router));
-        mx_table_cell(&t, "%s", c->baseline < 0 ? "" : !compared ? "baseline" : isinf(s->times) ? "trains nothing" : mx_arena_text(d->arena, "%.2f", s->times));
+        mx_table_cell(&t, "%s", c->baseline < 0 ? "" : !compared ? "baseline" : isinf(s->times) ? "trains nothing" :
+                              mx_arena_text(d->arena, s->by_flops ? "%.2f in FLOPs" : "%.2f", s->times));
         mx_table_cell(&t, "%s%s%s", compared ? s->unequal ? "unequal" : "equal" : "", !*s->matched ? "" : compared ? "; matched on " : "matched on ", s->matched);
         mx_table_cell(&t, "%s", s->flops ? large(d->arena, (double)s->flops) : "");
         mx_table_cell(&t, "%s", s->tokens_per_second > 0 ? mx_arena_text(d->arena, "%.0f", s->tokens_per_second) : "");
@@ -41,7 +42,7 @@ static void budget_table(mx_draft *d, const mx_asked *const *asked, int count) {
         mx_table_cell(&t, "%d", s->runs);
     }
     mx_page_table(d->page, "budgets",
-                  mx_arena_text(d->arena, "Budgets beside accuracy (%s, %s, %s). Equal: within 2 %% of the baseline's trained values. FLOPs: of the adapter alone, forward and backward, active experts only."
+                  mx_arena_text(d->arena, "Budgets beside accuracy (%s, %s, %s). Equal: within 2 %% of the baseline's trained values (of its FLOPs per token, where these were matched). FLOPs: of the adapter alone, forward and backward, active experts only."
                                 " Tokens/s depend on what else the machine did; memory is the most measured.",
                                 c->metric, c->protocol, mx_compare_task_name(c, c->tasks, d->arena)),
                   &t);

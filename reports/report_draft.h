@@ -23,7 +23,8 @@ typedef struct mx_draft {
     const char *all;           /* "1, 2, 3": every run shown */
     const char *runs;          /* "lora r16: runs 1, 8 (seeds 1, 2); ..." */
     mx_asked which;            /* which runs: members, or runs by number */
-    const mx_compare *compare; /* NULL: no finished run has a score */
+    const mx_compare *compare; /* NULL: no finished run has a score, or `refused` */
+    const char *refused;       /* why nothing is compared with the baseline; NULL: nothing hinders it */
 } mx_draft;
 
 /* The sections, each in its place. */

@@ -200,7 +200,7 @@ static void draw_differences(mx_draft *d, const mx_compare *c, const char *compu
                                              .left = "baseline is better", .right = "variant is better" },
                        &svg);
     mx_draft_drawing(d, "differences-drawing",
-                     mx_arena_text(d->arena, "The same, drawn: every variant against %s, percentage points. * trains more or fewer values than the baseline (by over 2 %%).%s",
+                     mx_arena_text(d->arena, "The same, drawn: every variant against %s, percentage points. * an unequal budget: over 2 %% off the baseline's trained values (or FLOPs per token, where these were matched).%s",
                                    c->side[c->baseline].name, seed_words(d, c)),
                      &svg, d->runs, computed, asked, count);
 }
@@ -243,7 +243,7 @@ static mx_code other_metrics(mx_draft *d, mx_status *st) {
     for (int64_t i = 0; i < kinds.rows; i++) {
         const char *protocol = mx_asked_text(&kinds, i, 0), *metric = mx_asked_text(&kinds, i, 1), *id;
         mx_compare_wish wish = { .sweep = d->wish->sweep, .baseline = d->wish->baseline, .side = d->wish->side, .sides = d->wish->sides,
-                                 .against = c->baseline, .alone = true, .protocol = protocol, .metric = metric, .split = c->split };
+                                 .against = c->baseline, .apart = d->refused != NULL, .alone = true, .protocol = protocol, .metric = metric, .split = c->split };
         const mx_asked **asked;
         mx_compare *other;
         mx_status why = { 0 };

@@ -354,6 +354,44 @@ static const char *in_format(mx_arena *arena, const mx_compare *c, mx_format for
     return kept;
 }
 
+Test(compare, what_was_matched_in_flops_is_held_together_in_flops) {
+    scratch x = scratch_open();
+    mx_store *s = open_store(scratch_path(&x, "a.db"));
+    static const struct {
+        const char *side, *baseline;
+        int64_t flops;
+        bool by_flops, unequal;
+    } ways[] = { { "", "", 6000, false, true }, { "flops: lora, -0.2 %", "", 6000, true, false }, { "", "flops: mix, +0.2 %", 6060, true, false },
+                 { "", "flops: mixture, +0.2 %", 6000, false, true }, { "params: lora, -0.2 %", "", 6000, false, true }, { "flops: lora, -9.0 %", "", 5400, true, true } };
+    const char *const names[] = { "mix", "lora" };
+    mx_status st = { 0 };
+
+    for (int i = 0; i < 2; i++) {
+        made_exam(s, made_run(s, (made){ .name = names[i], .seed = 1, .trained = i ? 1000 : 3000 }), (exam){ .task = "easy", .right = "1100" });
+    }
+    for (size_t i = 0; i < sizeof ways / sizeof ways[0]; i++) {
+        const char *sweep = mx_arena_text(&x.arena, "s%d", (int)i), *page;
+        mx_member_row m[] = { made_member(1, "mix", 1, 3000), made_member(2, "lora", 1, 1000) };
+        mx_compare *c;
+
+        m[0].matched = ways[i].side;
+        m[1].matched = ways[i].baseline;
+        cr_assert(mx_store_begin(s, &st) == MX_OK);
+        cr_assert_eq(sqlite3_exec(mx_store_handle(s), mx_arena_text(&x.arena, "UPDATE runs SET flops = %d WHERE run_id = 1", (int)ways[i].flops), NULL, NULL, NULL), SQLITE_OK);
+        cr_assert(mx_store_commit(s, &st) == MX_OK);
+        cr_assert(mx_store_sweep(s, &(mx_sweep_row){ .name = sweep, .path = "t.yaml", .text = "", .arguments = "", .baseline = "lora", .protocol = "loglikelihood", .metric = "acc_norm" },
+                                 m, 2, &st) == MX_OK, "%s", st.text);
+        c = compared(&x, s, (mx_compare_wish){ .sweep = sweep });
+        cr_assert(c->side[0].by_flops == ways[i].by_flops && c->side[0].unequal == ways[i].unequal, "case %zu: %.2f", i, c->side[0].times);
+        cr_assert_float_eq(c->side[0].times, ways[i].by_flops ? (double)ways[i].flops / 6000 : 3, 1e-12);
+        page = in_format(&x.arena, c, MX_FORMAT_TABLE);
+        cr_assert_eq(strstr(page, "(0.90x the FLOPs)") != NULL, i == 5, "%s", page);
+        cr_assert_eq(strstr(page, "(3.00x the values)") != NULL, !ways[i].by_flops, "%s", page);
+    }
+    mx_store_close(s);
+    scratch_close(&x);
+}
+
 Test(compare, what_rounds_to_zero_has_no_minus_sign) {
     scratch x = scratch_open();
     mx_store *s = open_store(scratch_path(&x, "a.db"));
@@ -384,6 +422,26 @@ Test(compare, more_than_a_hundred_points_are_not_detectable) {
     cr_assert_not(strstr(in_format(&x.arena, c, MX_FORMAT_JSON), "e+150"));
     cr_assert(strstr(in_format(&x.arena, c, MX_FORMAT_JSON), "\"detectable\": null"));
     cr_assert_not(strstr(in_format(&x.arena, c, MX_FORMAT_CSV), "e+150"));
+    mx_store_close(s);
+    scratch_close(&x);
+}
+
+Test(compare, alone_a_side_without_answers_is_only_left_out) {
+    scratch x = scratch_open();
+    mx_store *s = open_store(scratch_path(&x, "a.db"));
+    const char *const sides[] = { "a", "b", "c" };
+    mx_compare *c;
+
+    for (int i = 0; i < 3; i++) {
+        made_exam(s, made_run(s, (made){ .name = sides[i], .seed = 1, .trained = 10 }), (exam){ .task = "easy", .right = "1110", .no_answers = i == 0 });
+    }
+    c = compared(&x, s, (mx_compare_wish){ .side = sides, .sides = 3, .against = 2, .alone = true });
+    cr_assert(c->rows == 1 && c->row[0].side == 1 && mx_compare_score_of(c, 0, 0)->there);
+    cr_assert(noted(c, "Left out of the differences: a (run 1); run 1 kept no answers to single questions of easy"), "%s", notes(&x.arena, c));
+    c = compared(&x, s, (mx_compare_wish){ .side = sides, .sides = 3, .against = 0, .alone = true });
+    cr_assert(c->rows == 0 && noted(c, "Left out of the differences: a (run 1)"));
+    c = compared(&x, s, (mx_compare_wish){ .side = sides, .sides = 3, .against = 2, .alone = true, .apart = true });
+    cr_assert(c->rows == 0 && c->baseline == -1);
     mx_store_close(s);
     scratch_close(&x);
 }

@@ -284,6 +284,44 @@ Test(report, a_mean_over_some_tasks_is_not_called_one_over_all) {
     scratch_close(&x);
 }
 
+Test(report, what_cannot_be_compared_is_told_and_the_rest_is_there) {
+    scratch x = scratch_open();
+    mx_store *s = made_store(&x);
+    mx_report_wish wish = wish_of(MX_FORMAT_HTML);
+    const char *page;
+    char why[256];
+
+    changed(s, "DELETE FROM outcomes WHERE evaluation_id IN (SELECT evaluation_id FROM evaluations WHERE run_id = 7)");
+    page = written(&x, s, &wish);
+    cr_assert(well_formed(page, why), "%s", why);
+    cr_assert(stands(&x, page, "<section id=\"answer\">", "</section>", "Left out of the differences: mixlora; run 7 kept no answers"));
+    cr_assert(stands(&x, page, "id=\"differences\"", "</table>", "lora r16") && !stands(&x, page, "id=\"differences\"", "</table>", ">mixlora"));
+    changed(s, "UPDATE evaluations SET data_hash = 'other' WHERE run_id IN (1, 5, 9)");
+    page = written(&x, s, &wish);
+    cr_assert(stands(&x, page, "class=\"lead\"", "</p>", "Nothing is compared with a baseline: runs 2 and 1 were scored on different files"));
+    cr_assert(strstr(page, "figure id=\"accuracy\"") && strstr(page, "figure id=\"losses\"") && !strstr(page, "figure id=\"differences\""));
+    changed(s, "UPDATE evaluations SET data_hash = 'third' WHERE run_id = 5");
+    page = written(&x, s, &wish);
+    cr_assert(stands(&x, page, "class=\"lead\"", "</p>", "these runs cannot be put side by side: runs 1 and 5"), "%s", strstr(page, "class=\"lead\""));
+    cr_assert(strstr(page, "figure id=\"losses\""));
+    mx_store_close(s);
+    scratch_close(&x);
+}
+
+Test(report, the_answer_tells_in_what_budgets_are_equal) {
+    scratch x = scratch_open();
+    mx_store *s = made_store(&x);
+    mx_report_wish wish = wish_of(MX_FORMAT_MARKDOWN);
+    const char *page = written(&x, s, &wish);
+
+    cr_assert(strstr(page, "Against lora matched, equal in trained values (within 2 %): ") && !strstr(page, "equal in FLOPs"));
+    changed(s, "UPDATE members SET matched = 'flops: mixlora, -0.8 %' WHERE variant = 'lora matched'");
+    page = written(&x, s, &wish);
+    cr_assert(strstr(page, "Against lora matched, equal in FLOPs per token (within 2 %): ") && strstr(page, "in FLOPs |"));
+    mx_store_close(s);
+    scratch_close(&x);
+}
+
 Test(report, entropy_and_divergence_have_their_known_values) {
     static const double one[] = { 1, 0 }, other[] = { 0, 1 }, even[] = { 0.5, 0.5 }, third[] = { 0.25, 0.25, 0.25, 0.25 };
 
