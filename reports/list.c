@@ -6,15 +6,18 @@
 
 #include <string.h>
 
-/* A score tells runs apart in a list: the mean over tasks of the last evaluation, of its last protocol and metric in the alphabet
- * (loglikelihood, acc_norm). It reads a run's few rows of evaluations and scores, never its predictions; asking run by run costs half
- * of grouping all. The four things it tells are packed in one text, "LIMITED MEAN PROTOCOL METRIC", as a subquery gives one value. */
+/* A score tells runs apart in a list: the mean over tasks of each one's last evaluation, of one split (validation before test before held-out
+ * training questions) and of its last protocol and metric in the alphabet (loglikelihood, acc_norm). It reads a run's few rows of
+ * evaluations and scores, never its predictions; asking run by run costs half of grouping all. The five things it tells are packed in
+ * one text, "LIMITED MEAN PROTOCOL METRIC SPLIT", as a subquery gives one value. */
 #define LISTED                                                                                                         \
     "WITH listed AS MATERIALIZED (SELECT r.*,"                                                                         \
-    "   (SELECT printf('%d %.17g %s %s', MAX(e.limited), AVG(c.value), e.protocol, c.metric) FROM evaluations e"       \
-    "    JOIN scores c USING (evaluation_id) WHERE e.run_id = r.run_id"                                                \
-    "    AND e.step = (SELECT MAX(l.step) FROM evaluations l WHERE l.run_id = r.run_id)"                               \
-    "    GROUP BY e.protocol, c.metric ORDER BY e.protocol DESC, c.metric DESC LIMIT 1) AS score"                      \
+    "   (SELECT printf('%d %.17g %s %s %s', MAX(e.limited), AVG(c.value), e.protocol, c.metric, e.split)"             \
+    "    FROM evaluations e JOIN scores c USING (evaluation_id) WHERE e.run_id = r.run_id"                             \
+    "    AND e.step = (SELECT MAX(l.step) FROM evaluations l WHERE l.run_id = e.run_id AND l.task = e.task"            \
+    "                  AND l.split = e.split AND l.protocol = e.protocol)"                                             \
+    "    GROUP BY e.split, e.protocol, c.metric"                                                                       \
+    "    ORDER BY e.split = 'held_out', e.split DESC, e.protocol DESC, c.metric DESC LIMIT 1) AS score"                \
     "   FROM runs r WHERE (?1 IS NULL OR r.method = ?1) AND (?2 IS NULL OR r.name GLOB ?2)"                            \
     "   AND (?3 IS NULL OR EXISTS (SELECT 1 FROM evaluations e WHERE e.run_id = r.run_id AND e.task = ?3))"            \
     "   AND (?4 IS NULL OR r.run_id IN (SELECT run_id FROM sweep_runs WHERE sweep = ?4)))"                             \
@@ -75,7 +78,7 @@ static const char *span(int64_t ms) {
 typedef struct listed {
     mx_run_row run;
     const char *state;
-    char protocol[32], metric[32];
+    char protocol[32], metric[32], split[32];
     double score;
     bool scored, limited;
 } listed;
@@ -90,7 +93,7 @@ static void read_listed(sqlite3_stmt *q, listed *r) {
                            .pid = sqlite3_column_int64(q, 11), .heartbeat_ms = sqlite3_column_int64(q, 12), .kind = mx_sql_text(q, 14),
                            .trained = sqlite3_column_int64(q, 15) };
     r->state = mx_summary_state(&r->run);
-    r->scored = sscanf(mx_sql_text(q, 16), "%d %lf %31s %31s", &limited, &r->score, r->protocol, r->metric) == 4;
+    r->scored = sscanf(mx_sql_text(q, 16), "%d %lf %31s %31s %31s", &limited, &r->score, r->protocol, r->metric, r->split) == 5;
     r->limited = sqlite3_column_int(q, 13) || limited;
 }
 
@@ -111,7 +114,7 @@ static void json_line(const listed *r, mx_text *out) {
         mx_text_print(out, ",\"ended_ms\":%lld", (long long)r->run.ended_ms);
     }
     if (r->scored) {
-        mx_text_print(out, ",\"protocol\":\"%s\",\"metric\":\"%s\",\"score\":%.9g", r->protocol, r->metric, r->score);
+        mx_text_print(out, ",\"protocol\":\"%s\",\"metric\":\"%s\",\"split\":\"%s\",\"score\":%.9g", r->protocol, r->metric, r->split, r->score);
     }
     mx_text_print(out, "}\n");
 }
@@ -136,7 +139,7 @@ static void line(const listed *r, mx_table *t) {
     mx_table_cell(t, "%s", span(mx_now_ms() - r->run.began_ms));
     if (r->scored) {
         mx_table_cell(t, "%.1f", 100 * r->score);
-        mx_table_cell(t, "%s, %s", r->metric, r->protocol);
+        mx_table_cell(t, "%s, %s, %s", r->metric, r->protocol, r->split);
     } else {
         mx_table_cell(t, "%s", "");
         mx_table_cell(t, "%s", "");

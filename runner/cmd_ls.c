@@ -58,8 +58,9 @@ const mx_command mx_verb_ls = {
     .name = "ls",
     .usage = "ls [--method M] [--state S] [--task T] [--sweep NAME] [--name NAME] [--sort KEY] [-n N]",
     .summary = "list the runs of a database, newest first",
-    .help = "One line a run: number, name, method, seed, state, steps, age, and the mean over tasks of its last scores, in percent. A run\n"
-            "that max_steps or a limit cut short is marked: such a score is for trying things.\n\n"
+    .help = "One line a run: number, name, method, seed, state, steps, age, and the mean over tasks of its last scores, in percent: of one\n"
+            "split (validation, else test, else held_out), protocol and metric, which are named. A run that max_steps or a limit cut short is\n"
+            "marked: such a score is for trying things.\n\n"
             "  mixrun ls --sweep methods --sort -score\n"
             "  mixrun ls --state failed --json",
     .flag = flags, .least = 0, .most = 0, .run = run,

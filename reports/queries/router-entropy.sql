@@ -1,14 +1,15 @@
 -- router-entropy: how evenly a layer's experts were used, and how sure its router was, in bits
 -- :run (any) a run
 -- :sweep (any) the runs of a sweep
--- :split (train) train: the whole training; validation, test, held_out: the last evaluation
+-- :split (train) train: the whole training; validation, test, held_out: the last evaluation of each task
 WITH chosen AS (
     SELECT run_id FROM runs WHERE (:run IS NULL OR run_id = :run)
       AND (:sweep IS NULL OR run_id IN (SELECT run_id FROM sweep_runs WHERE sweep = :sweep))),
 windows AS (
     SELECT w.window_id, w.run_id FROM router_windows w LEFT JOIN evaluations e USING (evaluation_id)
     WHERE w.run_id IN (SELECT run_id FROM chosen) AND w.split = :split
-      AND (w.evaluation_id IS NULL OR e.step = (SELECT MAX(l.step) FROM evaluations l WHERE l.run_id = w.run_id AND l.split = w.split))),
+      AND (w.evaluation_id IS NULL OR e.step = (SELECT MAX(l.step) FROM evaluations l WHERE l.run_id = e.run_id AND l.task = e.task
+                                                AND l.split = e.split AND l.protocol = e.protocol))),
 loads AS (
     SELECT run_id, layer, expert, SUM(tokens) AS tokens FROM windows JOIN router_loads USING (window_id) GROUP BY run_id, layer, expert),
 shares AS (

@@ -1,6 +1,6 @@
 -- task-divergence: how differently tasks are routed, by layer: Jensen-Shannon divergence of their shares, in bits
 -- :run (any) a run
--- :split (train) train: the whole training; validation, test, held_out: the last evaluation
+-- :split (train) train: the whole training; validation, test, held_out: the last evaluation of each task
 -- :protocol (any) of the evaluation
 --
 -- H(mean of the tasks' shares) - mean of H(share), tasks weighing the same (Lin 1991, section V): 0 when all tasks load a layer's
@@ -9,7 +9,8 @@ WITH windows AS (
     SELECT w.window_id, w.run_id FROM router_windows w LEFT JOIN evaluations e USING (evaluation_id)
     WHERE w.run_id IN (SELECT run_id FROM runs WHERE :run IS NULL OR run_id = :run) AND w.split = :split
       AND (:protocol IS NULL OR e.protocol = :protocol)
-      AND (w.evaluation_id IS NULL OR e.step = (SELECT MAX(l.step) FROM evaluations l WHERE l.run_id = w.run_id AND l.split = w.split))),
+      AND (w.evaluation_id IS NULL OR e.step = (SELECT MAX(l.step) FROM evaluations l WHERE l.run_id = e.run_id AND l.task = e.task
+                                                AND l.split = e.split AND l.protocol = e.protocol))),
 loads AS (
     SELECT run_id, task, layer, expert, SUM(tokens) AS slots FROM windows JOIN router_loads USING (window_id)
     GROUP BY run_id, task, layer, expert),

@@ -333,3 +333,101 @@ Test(query, the_examples_of_the_readme_all_find_something) {
     mx_store_close(s);
     scratch_close(&x);
 }
+
+/* One more evaluation, its first `right` questions answered right. */
+static void score_also(mx_store *s, int64_t run, const char *split, const char *protocol, int64_t step, int64_t n, int64_t right) {
+    mx_evaluation_row e = { .task = "alpha", .split = split, .protocol = protocol, .epoch = 1, .step = step, .n = n, .task_hash = "alpha",
+                            .data_hash = "data-a" };
+    int64_t id;
+    mx_status st = { 0 };
+
+    MUST(mx_store_begin(s, &st));
+    MUST(mx_store_evaluation(s, run, &e, &id, &st));
+    for (int64_t q = 0; q < n; q++) {
+        double score[2] = { -1.5, -2.25 };
+
+        MUST(mx_store_prediction(s, id, q, "more", 0, score, 2, &st));
+        MUST(mx_store_outcome(s, id, "acc", q, 0, q < right, &st));
+    }
+    MUST(mx_store_score(s, id, "acc", (double)right / (double)n, 0.1, 0.5, &st));
+    MUST(mx_store_commit(s, &st));
+}
+
+/* Task alpha of runs 1 and 3 is scored by a second split, by a second protocol, and once more later than beta. */
+static mx_store *unevenly_scored(scratch *x) {
+    mx_store *s;
+
+    filled(scratch_path(x, "a.db"));
+    s = open_store(scratch_path(x, "a.db"));
+    for (int64_t run = 1; run <= 3; run += 2) {
+        score_also(s, run, "test", "loglikelihood", 4, 2, run == 3);
+        score_also(s, run, "validation", "label_logits", 4, 6, run == 3 ? 6 : 5);
+        score_also(s, run, "validation", "loglikelihood", 8, 6, 6);
+    }
+    mx_store_close(s);
+    return open_to_read(scratch_path(x, "a.db"));
+}
+
+Test(query, the_examples_of_the_readme_count_a_question_once_and_mix_no_splits_or_protocols) {
+    static const struct {
+        const char *head, *rows;
+    } expected[] = {
+        { "(what McNemar's test counts)", /* run 3 answers q < 4 right, run 1 q < 2, of 6 and of 4 */
+          "alpha,test,loglikelihood,4,0,1,0,1\r\nalpha,validation,label_logits,4,5,1,0,0\r\nalpha,validation,loglikelihood,4,2,2,0,2\r\n"
+          "alpha,validation,loglikelihood,8,6,0,0,0\r\nbeta,validation,loglikelihood,4,2,2,0,0\r\n" },
+        { "The best run of each method", /* the last two: alpha at step 8, beta at step 4: (1 + 1) / 2 and (1 + 1/2) / 2 */
+          "test,loglikelihood,acc,mixlora,3,mixlora,1,50,1\r\ntest,loglikelihood,acc,lora,1,lora,1,0,1\r\n"
+          "validation,label_logits,acc,mixlora,3,mixlora,1,100,1\r\nvalidation,label_logits,acc,lora,1,lora,1,83.3,1\r\n"
+          "validation,loglikelihood,acc,mixlora,3,mixlora,1,100,2\r\nvalidation,loglikelihood,acc,lora,1,lora,1,75,2\r\n" },
+        { "Before and after", "1,alpha,validation,loglikelihood,acc,0,100\r\n1,beta,validation,loglikelihood,acc,0,50\r\n2,alpha," },
+        { "Experts that work together", /* once: the window of run 3, that of run 4 */
+          "3,validation,loglikelihood,0,0,1,7\r\n4,validation,loglikelihood,0,0,1,7\r\n" },
+        { "A word's effect", /* r 4: runs 3 and 4, r 8: runs 1 and 2 */
+          "alpha,test,loglikelihood,acc,4,1,50\r\nalpha,test,loglikelihood,acc,8,1,0\r\nalpha,validation,label_logits,acc,4,1,100\r\n"
+          "alpha,validation,label_logits,acc,8,1,83.3\r\nalpha,validation,loglikelihood,acc,4,2,91.7\r\n"
+          "alpha,validation,loglikelihood,acc,8,2,75\r\nbeta,validation,loglikelihood,acc,4,2,100\r\nbeta,validation,loglikelihood,acc,8,2,62.5\r\n" },
+    };
+    scratch x = scratch_open();
+    mx_store *s = unevenly_scored(&x);
+    char *readme;
+    size_t size;
+    mx_status st = { 0 };
+
+    cr_assert(mx_file_read(mx_arena_text(&x.arena, "%s/reports/README.md", getenv("MIXRUN_HOME")), 1 << 20, &readme, &size, &st) == MX_OK, "%s", st.text);
+    for (size_t i = 0; i < sizeof expected / sizeof expected[0]; i++) {
+        char *at = strstr(readme, expected[i].head), *sql, *text, *found;
+
+        cr_assert(at, "no example begins with %s", expected[i].head);
+        at = strstr(at, "```sql\n") + 7;
+        sql = mx_arena_copy(&x.arena, at, (size_t)(strstr(at, "```") - at));
+        text = csv_of(&x, s, sql, NULL);
+        found = strstr(text, "\r\n") + 2;
+        cr_assert(strncmp(found, expected[i].rows, strlen(expected[i].rows)) == 0, "%s:\n%s, and not\n%s", expected[i].head, text, expected[i].rows);
+    }
+    free(readme);
+    mx_store_close(s);
+    scratch_close(&x);
+}
+
+/* Beta's last evaluation stays its last when alpha is scored later: as the report has it. */
+Test(query, router_queries_take_the_last_evaluation_of_each_task_and_protocol) {
+    static const struct {
+        const char *name, *rows;
+    } expected[] = {
+        { "router-load", "3,0,0,15,0.25,0.25,0\r\n3,0,1,15,0.25,0.25,0\r\n" },
+        { "router-entropy", "3,0,4,30,2,2,1.996,1,0\r\n3,1,4,30,1.252,2,0.385,2.67,1\r\n" },
+        { "dead-experts", "3,1,4,1,3,0\r\n" },
+        { "task-divergence", "3,0,2,0,1,\"alpha 10, beta 20\"\r\n3,1,2,1,1,\"alpha 10, beta 20\"\r\n" },
+    };
+    static const char *const given[] = { "run", "3", "split", "validation", NULL };
+    scratch x = scratch_open();
+    mx_store *s = unevenly_scored(&x);
+
+    for (size_t i = 0; i < sizeof expected / sizeof expected[0]; i++) {
+        char *text = csv_of(&x, s, expected[i].name, given);
+
+        cr_assert(strstr(text, expected[i].rows), "%s says\n%s, and not\n%s", expected[i].name, text, expected[i].rows);
+    }
+    mx_store_close(s);
+    scratch_close(&x);
+}

@@ -272,6 +272,35 @@ static void change(scratch *x, const char *sql) {
     mx_store_close(s);
 }
 
+Test(queries, ls_scores_one_split_and_held_out_questions_only_where_there_is_no_other) {
+    static const char more[] = "INSERT INTO evaluations (run_id, task, split, protocol, epoch, step, n, limited, truncated, task_hash, data_hash) VALUES"
+                               " (1, 'alpha', 'held_out', 'loglikelihood', 1, 8, 6, 0, 0, 'a', 'h'), (1, 'alpha', 'test', 'loglikelihood', 1, 4, 6, 0, 0,"
+                               " 'a', 't'), (2, 'alpha', 'validation', 'loglikelihood', 1, 8, 6, 0, 0, 'a', 'data-a'),"
+                               " (5, 'alpha', 'held_out', 'loglikelihood', 1, 4, 6, 0, 0, 'a', 'h');"
+                               "INSERT INTO scores SELECT evaluation_id, 'acc', 1, 0.1, 0.5 FROM evaluations e"
+                               " WHERE NOT EXISTS (SELECT 1 FROM scores s WHERE s.evaluation_id = e.evaluation_id)";
+    static const char *const told[] = {
+        "\"run_id\":1,", "\"split\":\"validation\",\"score\":0.416666667}", /* (2/6 + 2/4) / 2 */
+        "\"run_id\":2,", "\"split\":\"validation\",\"score\":0.875}",       /* alpha at step 8, beta at step 4: (1 + 3/4) / 2 */
+        "\"run_id\":3,", "\"split\":\"validation\",\"score\":0.833333333}", /* (4/6 + 4/4) / 2 */
+        "\"run_id\":5,", "\"split\":\"held_out\",\"score\":1}" };
+    scratch x = scratch_open();
+    char *at;
+
+    filled(scratch_path(&x, "mixrun.db"));
+    change(&x, more);
+    program(&x, 0, "ls --json --sort run");
+    at = output(&x, "out.txt");
+    for (size_t i = 0; i < sizeof told / sizeof told[0]; i++) { /* in this order */
+        at = strstr(at, told[i]);
+        cr_assert(at, "%s is not there, or not in its place:\n%s", told[i], output(&x, "out.txt"));
+    }
+    program(&x, 0, "ls");
+    says(&x, "out.txt", "acc, loglikelihood, validation");
+    says(&x, "out.txt", "acc, loglikelihood, held_out");
+    scratch_close(&x);
+}
+
 Test(queries, a_run_that_is_running_is_stopped_where_it_is_and_keeps_the_database_as_it_is) {
     scratch x = scratch_open();
     mx_store *s;
