@@ -17,9 +17,9 @@
  *   metric: acc_norm                    default: acc_norm for loglikelihood, acc for label_logits
  *
  * Without variants there is one, nameless; a variant of axes is called by its words: "mixlora num_experts 4 top_k 2".
- * A recipe becomes a sweep when arguments list values: adapter.lora_r=8,16 seed=1,2,3. Other arguments are laid on every variant, last.
- * Layers, lowest first: recipe, set, variant's set, axes, match, arguments. Every problem of every variant is told with its
- * place in one pass. Variants whose recipe and seed mean the same run (equal hashes) are one member: the first. */
+ * A recipe becomes a sweep when arguments list values: adapter.lora_r=8,16 seed=1,2,3. Other arguments are laid on every variant.
+ * Layers, lowest first: recipe, set, variant's set, axes, arguments; what match solves lies above all. Every problem of every
+ * variant is told with its place in one pass. Variants whose recipe and seed mean the same run (equal hashes) are one member: the first. */
 #ifndef RUNNER_SWEEP_H
 #define RUNNER_SWEEP_H
 
@@ -73,7 +73,8 @@ typedef struct mx_sweep {
     int64_t members;
 } mx_sweep;
 
-/* Is this command line a sweep: a file that has the word `recipe`, or a recipe with an argument that lists values? */
+/* Is this command line a sweep: a file with the word `recipe` (or with variants, grid, zip or include, and no word that
+ * only recipes have), or a recipe with an argument that lists values? */
 bool mx_sweep_is(const char *path, const char *const *argument, int count, mx_arena *arena);
 /* Reads and expands; recipes are bound and validated (tasks, base's name, device) as mx_validate does. Nothing of data or base
  * is read. call->word[0] is the file, the rest are arguments. */

@@ -1,6 +1,7 @@
 /* sweep_arguments.c - what a command line says to a sweep: lists that become axes, seeds, a name; the rest is every variant's. */
 #include "runner/sweep_parts.h"
 
+#include <assert.h>
 #include <string.h>
 
 /* -------------------------------------------------------------------- seeds */
@@ -19,6 +20,7 @@ void mx_sweep_seed(mx_sweep_reader *r, const char *text, mx_mark at) {
             return;
         }
     }
+    assert(w->seeds < MX_MEMBERS_MAX); /* the file's list and the command line's are both counted before */
     w->seed[w->seeds++] = seed;
 }
 
@@ -58,6 +60,16 @@ static void whole_text(mx_node *node, const char *text) {
     for (mx_node *n = node->child; n; n = n->next) {
         whole_text(n, text);
     }
+}
+
+/* How many values an argument has, found before they are read: each costs a copy of the text before it. */
+static int64_t count_values(const char *text) {
+    int64_t count = 1;
+
+    for (const char *end = value_end(strchr(text, '=') + 1); *end; end = value_end(end + 1)) {
+        count++;
+    }
+    return count;
 }
 
 /* The values of an argument as a list's items, each with its place; NULL with a problem. */
@@ -125,7 +137,7 @@ static void read_argument(mx_sweep_reader *r, int i) {
     const char *text = mx_arena_copy(r->arena, r->argument[i], strlen(r->argument[i])), *equals = strchr(text, '=');
     const char *name = mx_arena_text(r->arena, "argument %d", r->first + i), *word;
     mx_mark at = { .file = name, .text = text, .line = 1, .column = 1 };
-    bool zip, lists = mx_sweep_list(text) != NULL;
+    bool zip, seeds, lists = mx_sweep_list(text) != NULL;
     mx_node *values;
 
     if (!equals || text[0] == '~') {
@@ -133,8 +145,8 @@ static void read_argument(mx_sweep_reader *r, int i) {
     }
     at.length = (uint32_t)(equals - text);
     word = mx_arena_copy(r->arena, text, at.length);
-    if (strcmp(word, "seed") != 0 && strcmp(word, "seeds") != 0 && strcmp(word, "name") != 0 && !lists &&
-        !axis_of(r, word, &zip)) {
+    seeds = strcmp(word, "seed") == 0 || strcmp(word, "seeds") == 0;
+    if (!seeds && strcmp(word, "name") != 0 && !lists && !axis_of(r, word, &zip)) {
         return; /* laid on every variant */
     }
     r->argument[i] = NULL;
@@ -142,18 +154,25 @@ static void read_argument(mx_sweep_reader *r, int i) {
         mx_problem(r->problems, at, "leave the + out", "a list of values walks a word, new or not");
         return;
     }
+    if (count_values(text) > MX_MEMBERS_MAX) {
+        mx_problem(r->problems, at, NULL, "more than %d %s", MX_MEMBERS_MAX, seeds ? "seeds" : "values");
+        return;
+    }
     values = argument_values(r, text, name, at);
     if (!values) {
         return;
     }
-    if (strncmp(word, "seed", 4) == 0 && (!word[4] || strcmp(word, "seeds") == 0)) { /* in place of the file's */
+    if (seeds) { /* in place of the file's */
         r->sweep->seeds = 0;
         for (mx_node *n = values->child; n; n = n->next) {
             mx_sweep_seed(r, n->kind == MX_NODE_TEXT ? n->text : "", n->at);
         }
     } else if (strcmp(word, "name") == 0) {
-        if (lists || values->child->kind != MX_NODE_TEXT || !values->child->text[0]) {
+        if (lists || values->child->kind != MX_NODE_TEXT) {
             mx_problem(r->problems, at, NULL, "a sweep has one name");
+        } else if (!mx_sweep_name_good(values->child->text)) {
+            mx_problem(r->problems, values->child->at, NULL, "a sweep's name must be 1 to %d letters on one line, without '/'",
+                       MX_SWEEP_NAME_MAX);
         } else {
             r->sweep->name = values->child->text;
         }

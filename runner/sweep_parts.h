@@ -71,6 +71,8 @@ void mx_sweep_lay(mx_arena *arena, mx_problems *problems, mx_node *map, const ch
 /* Is the word the recipe's, and not the sweep's own business (name, seed, db, extends)? Else a problem. `in_set`: of the map that
  * holds for every variant. */
 bool mx_sweep_may_set(mx_sweep_reader *r, const char *word, mx_mark at, bool in_set);
+/* May a sweep or a variant be called so? Tables, folders and command lines name them. */
+bool mx_sweep_name_good(const char *name);
 /* A new axis, which counts once r->axes does; NULL with a problem. One more word of an axis, with its values. */
 mx_axis *mx_sweep_axis(mx_sweep_reader *r, mx_mark at, int layer);
 void mx_sweep_axis_word(mx_sweep_reader *r, mx_axis *axis, const char *word, mx_mark at, const mx_node *list);

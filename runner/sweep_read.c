@@ -65,6 +65,8 @@ static const char *last_words(const char *path, int words) {
 
 /* A walked word in a name: as few of its last parts as tell it from the other walked words. */
 static const char *short_word(const mx_sweep_reader *r, const char *word) {
+    const char *before = NULL;
+
     for (int parts = 1;; parts++) {
         const char *brief = last_words(word, parts);
         int same = 0;
@@ -74,9 +76,10 @@ static const char *short_word(const mx_sweep_reader *r, const char *word) {
                 same += strcmp(last_words(r->axis[a].word[w], parts), brief) == 0;
             }
         }
-        if (same <= 1 || brief == word) {
+        if (same <= 1 || brief == before) { /* alone, or there are no more parts */
             return brief;
         }
+        before = brief;
     }
 }
 
@@ -345,11 +348,12 @@ static int32_t partner(const mx_sweep_reader *r, const origin *origins, int32_t 
     return find_variant(w, name);
 }
 
-static const char *near_variant(const mx_sweep_reader *r, const char *name) {
+/* `drafts`: variants may be meant without their places on the axes too. */
+static const char *near_variant(const mx_sweep_reader *r, const char *name, bool drafts) {
     const char **names = MX_TAKE(r->arena, const char *, r->sweep->variants + r->drafts + 1), *near;
     size_t count = 0;
 
-    for (int i = 0; i < r->drafts; i++) {
+    for (int i = 0; i < r->drafts && drafts; i++) {
         if (r->draft[i].name) {
             names[count++] = r->draft[i].name;
         }
@@ -380,7 +384,7 @@ static void check_match(mx_sweep_reader *r, const origin *origins, int32_t i) {
 
     v->match_to = partner(r, origins, i, to);
     if (v->match_to < 0) {
-        tell(r, v->match_at, near_variant(r, to), mx_arena_text(r->arena, "match: there is no variant '%s' here", to));
+        tell(r, v->match_at, near_variant(r, to, true), mx_arena_text(r->arena, "match: there is no variant '%s' here", to));
     } else if (v->match_to == i) {
         tell(r, v->match_at, NULL, mx_arena_text(r->arena, "variant '%s' is matched with itself", to));
         v->match_to = -1;
@@ -433,7 +437,17 @@ static int first_protocol(const mx_recipe *recipe) {
     return -1;
 }
 
-static void settle_comparison(mx_sweep_reader *r) {
+/* A variant that axes multiplied is meant at one of its places: the first is shown. */
+static const char *near_baseline(const mx_sweep_reader *r, const origin *origins) {
+    for (int32_t i = 0; i < r->sweep->variants; i++) {
+        if (origins[i].draft->name && strcmp(origins[i].draft->name, r->baseline) == 0) {
+            return mx_arena_text(r->arena, "did you mean '%s'?", r->sweep->variant[i].name);
+        }
+    }
+    return near_variant(r, r->baseline, false);
+}
+
+static void settle_comparison(mx_sweep_reader *r, const origin *origins) {
     mx_sweep *w = r->sweep;
     int protocol = r->protocol >= 0 ? r->protocol : first_protocol(w->variant[0].recipe);
     int metric = r->metric >= 0                             ? r->metric
@@ -456,7 +470,7 @@ static void settle_comparison(mx_sweep_reader *r) {
     }
     w->baseline = r->baseline ? r->baseline : "";
     if (r->baseline && find_variant(w, r->baseline) < 0) {
-        tell(r, r->baseline_at, near_variant(r, r->baseline), mx_arena_text(r->arena, "baseline '%.100s' is none of the variants", r->baseline));
+        tell(r, r->baseline_at, near_baseline(r, origins), mx_arena_text(r->arena, "baseline '%.100s' is none of the variants", r->baseline));
     }
 }
 
@@ -507,7 +521,7 @@ mx_code mx_sweep_read(const mx_call *call, mx_sweep **ret, mx_status *st) {
             }
         }
         check_cycles(r);
-        settle_comparison(r);
+        settle_comparison(r, origins);
         make_members(r);
     } else if (r->problems->count == 0) {
         mx_problem(r->problems, (mx_mark){ .file = r->path }, NULL, "exclude leaves no variant");

@@ -177,6 +177,17 @@ void mx_sweep_lay(mx_arena *arena, mx_problems *problems, mx_node *map, const ch
     }
 }
 
+/* Is there something before, between and after its dots? Else a problem. */
+static bool is_whole(mx_sweep_reader *r, const char *word, mx_mark at) {
+    size_t length = strlen(word);
+
+    if (length > 0 && word[0] != '.' && word[length - 1] != '.' && !strstr(word, "..")) {
+        return true;
+    }
+    mx_problem(r->problems, at, NULL, "a word is missing in '%s'", word);
+    return false;
+}
+
 /* Words that are the sweep's own business. `in_set`: the map that holds for every variant. */
 bool mx_sweep_may_set(mx_sweep_reader *r, const char *word, mx_mark at, bool in_set) {
     static const struct {
@@ -195,7 +206,7 @@ bool mx_sweep_may_set(mx_sweep_reader *r, const char *word, mx_mark at, bool in_
             return false;
         }
     }
-    return true;
+    return is_whole(r, word, at);
 }
 
 /* A map of recipe words as an overlay; NULL when there is none. */
@@ -288,7 +299,7 @@ static void read_axes(mx_sweep_reader *r, const mx_node *map, const char *prefix
         const char *word = *prefix ? mx_arena_text(r->arena, "%s.%s", prefix, n->key) : n->key;
         mx_axis *axis = together;
 
-        if (!*prefix && !mx_sweep_may_set(r, n->key, n->key_at, false)) {
+        if (*prefix ? !is_whole(r, n->key, n->key_at) : !mx_sweep_may_set(r, n->key, n->key_at, false)) {
             continue;
         }
         if (n->kind == MX_NODE_MAP) {
@@ -381,13 +392,17 @@ static const char *stem(const char *path, mx_arena *arena) {
     return mx_arena_copy(arena, base, dot && dot > base ? (size_t)(dot - base) : strlen(base));
 }
 
-static void check_name(mx_sweep_reader *r, const mx_draft *d, mx_mark at) {
+bool mx_sweep_name_good(const char *name) {
     bool visible = true;
 
-    for (const char *c = d->name; *c; c++) {
+    for (const char *c = name; *c; c++) {
         visible &= (unsigned char)*c >= 0x20 && *c != 0x7f;
     }
-    if (!*d->name || strchr(d->name, '/') || !visible || strlen(d->name) > MX_SWEEP_NAME_MAX) {
+    return *name && !strchr(name, '/') && visible && strlen(name) <= MX_SWEEP_NAME_MAX;
+}
+
+static void check_name(mx_sweep_reader *r, const mx_draft *d, mx_mark at) {
+    if (!mx_sweep_name_good(d->name)) {
         mx_problem(r->problems, at, NULL, "a variant's name must be 1 to %d letters on one line, without '/'", MX_SWEEP_NAME_MAX);
     }
     for (const mx_draft *other = r->draft; other < d; other++) {
@@ -516,13 +531,21 @@ void mx_sweep_schema(mx_text *out) {
     mx_option_schema(&sweep_table, 0, out);
 }
 
-static bool speaks_of_a_sweep(const mx_node *file) {
-    for (const mx_option *o = sweep_options; o->name; o++) {
-        if (strcmp(o->name, "set") != 0 && mx_node_find(file, o->name)) {
+static bool has_one_of(const mx_node *file, const char *const *word) {
+    for (; *word; word++) {
+        if (mx_node_find(file, *word)) {
             return true;
         }
     }
     return false;
+}
+
+/* With `recipe`, or with words only a sweep has and none that only a recipe has: a recipe with a strange word is a recipe. */
+static bool speaks_of_a_sweep(const mx_node *file) {
+    static const char *const of_sweeps[] = { "variants", "grid", "zip", "include", NULL },
+                      *const of_recipes[] = { "base_model", "adapter", "train", "extends", NULL };
+
+    return mx_node_find(file, "recipe") || (has_one_of(file, of_sweeps) && !has_one_of(file, of_recipes));
 }
 
 bool mx_sweep_is(const char *path, const char *const *argument, int count, mx_arena *arena) {

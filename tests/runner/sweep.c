@@ -123,22 +123,55 @@ Test(sweep, every_shipped_sweep_reads) {
     leave(&f);
 }
 
+/* A variant's recipe as text, evened out where the two files may differ: rates, what is held out, and where it is judged. */
+static const char *meaning(fixture *f, const mx_sweep_variant *v) {
+    mx_recipe r = *v->recipe;
+    mx_task_item *item = MX_TAKE(&f->x.arena, mx_task_item, r.train.data.tasks.count);
+    const char *text;
+    mx_text out;
+
+    memcpy(item, r.train.data.tasks.item, r.train.data.tasks.count * sizeof *item);
+    for (size_t i = 0; i < r.train.data.tasks.count; i++) {
+        item[i].hold_out = 0;
+    }
+    r.train.data.tasks.item = item;
+    r.train.optimizer.learning_rate = 1;
+    r.eval.split = MX_EVAL_VALIDATION;
+    r.name = "any";
+    r.seed = 0;
+    mx_text_init(&out, 1 << 20);
+    mx_recipe_print(&r, &out);
+    text = mx_arena_copy(&f->x.arena, out.data, out.length);
+    mx_text_finish(&out);
+    return text;
+}
+
 /* The learning rates are each variant's own; everything else of a variant must be the same in both files. */
 Test(sweep, the_tuning_sweep_tunes_the_variants_of_methods) {
     fixture f;
-    const char *all, *name;
+    const mx_sweep *methods, *rates;
+    int found[7] = { 0 };
 
     enter(&f);
     must_read(&f, mx_arena_text(&f.x.arena, "%s/configs/sweeps/methods.yaml", mx_path_home(&f.x.arena)));
-    cr_assert_eq(f.sweep->members, 21);
-    cr_assert_str_eq(f.sweep->baseline, "lora matched");
-    all = names(&f);
+    methods = f.sweep;
+    cr_assert(methods->variants == 7 && methods->members == 21);
+    cr_assert_str_eq(methods->baseline, "lora matched");
     must_read(&f, mx_arena_text(&f.x.arena, "%s/configs/sweeps/methods_lr.yaml", mx_path_home(&f.x.arena)));
-    cr_assert_eq(f.sweep->variants, 21);
-    for (int32_t i = 0; i < f.sweep->variants; i += 3) {
-        name = mx_arena_copy(&f.x.arena, f.sweep->variant[i].name, (size_t)(strstr(f.sweep->variant[i].name, " learning_rate") - f.sweep->variant[i].name));
-        cr_assert_not_null(strstr(all, name), "%s", name);
-        cr_assert_eq(f.sweep->variant[i].recipe->eval.split, MX_EVAL_HELD_OUT);
+    rates = f.sweep;
+    cr_assert_eq(rates->variants, 7 * 3);
+    for (int32_t i = 0; i < rates->variants; i++) { /* the rate walks inside */
+        const mx_sweep_variant *tried = &rates->variant[i], *v = &methods->variant[i / 3];
+
+        cr_assert_str_eq(tried->name, mx_arena_text(&f.x.arena, "%s learning_rate %s", v->name, (const char *[]){ "1e-4", "3e-4", "1e-3" }[i % 3]));
+        cr_assert_str_eq(meaning(&f, tried), meaning(&f, v), "%s", tried->name);
+        cr_assert_eq(tried->match, v->match, "%s", tried->name);
+        cr_assert_eq(tried->match_to, v->match_to < 0 ? -1 : 3 * v->match_to + i % 3, "%s", tried->name);
+        cr_assert(tried->recipe->eval.split == MX_EVAL_HELD_OUT && v->recipe->eval.split == MX_EVAL_VALIDATION);
+        found[i / 3] += tried->recipe->train.optimizer.learning_rate == v->recipe->train.optimizer.learning_rate;
+    }
+    for (int i = 0; i < 7; i++) {
+        cr_assert_eq(found[i], 1, "the rate of '%s' is one of those tried", methods->variant[i].name);
     }
     leave(&f);
 }
@@ -285,6 +318,40 @@ Test(sweep, lists_on_the_command_line_make_a_sweep_of_a_recipe) {
     leave(&f);
 }
 
+/* "base.yaml WORD=0,1,2,...": so many values. */
+static const char *long_list(fixture *f, const char *word, int count) {
+    const char *kept;
+    mx_text text;
+
+    mx_text_init(&text, 1 << 20);
+    mx_text_print(&text, "base.yaml %s=0", word);
+    for (int i = 1; i < count; i++) {
+        mx_text_print(&text, ",%d", i);
+    }
+    kept = mx_arena_copy(&f->x.arena, text.data, text.length);
+    mx_text_finish(&text);
+    return kept;
+}
+
+Test(sweep, more_seeds_or_values_than_a_sweep_has_runs_are_refused) {
+    static const struct {
+        const char *word, *says;
+    } wrong[] = {
+        { "seed", "more than 10000 seeds" }, { "seeds", "more than 10000 seeds" }, { "train.num_epochs", "more than 10000 values" },
+    };
+    fixture f;
+
+    enter(&f);
+    put("base.yaml", base_text);
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+        cr_assert_eq(read_words(&f, long_list(&f, wrong[i].word, MX_MEMBERS_MAX + 5000)), MX_E_RECIPE);
+        cr_assert_eq(f.problems.count, 1, "%s", wrong[i].word);
+        cr_assert_str_eq(f.problems.item[0].text, wrong[i].says);
+        cr_assert_eq(f.problems.item[0].at.length, strlen(wrong[i].word));
+    }
+    leave(&f);
+}
+
 Test(sweep, what_is_a_sweep) {
     fixture f;
     static const char *const list[] = { "seed=1,2" }, *const one[] = { "train.tasks=[a, b]", "name='a,b'", "~seed" };
@@ -295,6 +362,14 @@ Test(sweep, what_is_a_sweep) {
     cr_assert(mx_sweep_is("s.yaml", NULL, 0, &f.x.arena));
     cr_assert_not(mx_sweep_is("base.yaml", NULL, 0, &f.x.arena));
     cr_assert_not(mx_sweep_is("absent.yaml", NULL, 0, &f.x.arena));
+    put("x.yaml", "variants: [{name: a}]\n"); /* its recipe is missing, which is told */
+    cr_assert(mx_sweep_is("x.yaml", NULL, 0, &f.x.arena));
+    cr_assert_eq(read_words(&f, "x.yaml"), MX_E_RECIPE);
+    cr_assert_not_null(strstr(f.problems.item[0].text, "recipe"), "%s", f.problems.item[0].text);
+    for (int i = 0; i < 3; i++) { /* a recipe with a strange word */
+        put("x.yaml", mx_arena_text(&f.x.arena, "%s%s", base_text, (const char *[]){ "seeds: [1]\n", "grid: {a: [1]}\n", "metric: acc\n" }[i]));
+        cr_assert_not(mx_sweep_is("x.yaml", NULL, 0, &f.x.arena));
+    }
     cr_assert(mx_sweep_is("base.yaml", list, 1, &f.x.arena));
     cr_assert_not(mx_sweep_is("base.yaml", one, 3, &f.x.arena));
     leave(&f);
@@ -398,6 +473,11 @@ Test(sweep, axes_that_cannot_be_walked_are_refused) {
         { "protocol: label_logits", 2, 11, "the comparison is by label_logits" },
         { "protocol: logits", 2, 11, "none of" },
         { "baseline: abc", 2, 11, "is none of the variants" },
+        { "grid: {.lora_r: [1, 2], lora_r: [1, 2]}", 2, 8, "a word is missing in '.lora_r'" },
+        { "grid: {adapter: {.lora_r: [1, 2], lora_r: [1, 2]}}", 2, 18, "a word is missing in '.lora_r'" },
+        { "grid: {'': {lora_r: [1, 2]}}", 2, 8, "a word is missing in ''" },
+        { "zip: {adapter.: [1, 2]}", 2, 7, "a word is missing in 'adapter.'" },
+        { "exclude: [{adapter..lora_r: 1}]", 2, 12, "a word is missing in 'adapter..lora_r'" },
         { "seeds: []", 2, 8, "empty list" },
     };
     fixture f;
@@ -409,9 +489,64 @@ Test(sweep, axes_that_cannot_be_walked_are_refused) {
         cr_assert_eq(read_words(&f, "s.yaml"), MX_E_RECIPE, "%s", wrong[i].text);
         must_tell(&f, wrong[i].line, wrong[i].column, wrong[i].says);
     }
+    cr_assert_eq(read_words(&f, "base.yaml .lora_r=1,2 lora_r=1,2"), MX_E_RECIPE);
+    must_tell(&f, 1, 1, "a word is missing in '.lora_r'");
     put("s.yaml", "recipe: base.yaml\ngrid: {adapter.lora_r: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10], adapter.lora_alpha: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10],"
                   " adapter.top_k: [1, 2, 3, 4], train.num_epochs: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]}\nseeds: [1, 2, 3]\n");
     cr_assert_eq(read_words(&f, "s.yaml"), MX_E_USAGE, "12,000 runs");
+    leave(&f);
+}
+
+/* "a.b" and "x.a.b": names grow until the one that is whole has no more parts. */
+Test(sweep, a_walked_word_that_ends_another_keeps_its_own_name) {
+    fixture f;
+
+    enter(&f);
+    put("base.yaml", base_text);
+    put("s.yaml", "recipe: base.yaml\ngrid: {lora_r: [1], adapter.lora_r: [2]}\n");
+    cr_assert_eq(read_words(&f, "s.yaml"), MX_E_RECIPE);
+    must_tell(&f, 2, 8, "unknown word 'lora_r'");
+    cr_assert_str_eq(names(&f), "lora_r 1 adapter.lora_r 2");
+    leave(&f);
+}
+
+Test(sweep, the_hint_for_a_baseline_is_a_whole_name) {
+    static const struct {
+        const char *baseline, *hint;
+    } list[] = {
+        { "mix", "did you mean 'mix lora_r 2'?" }, /* what axes multiplied: the first of them */
+        { "lora lora_r 3", "did you mean 'lora lora_r 2'?" },
+        { "lorra", "" }, /* near to 'lora' alone, which is no variant */
+    };
+    fixture f;
+
+    enter(&f);
+    put("base.yaml", base_text);
+    for (size_t i = 0; i < sizeof list / sizeof list[0]; i++) {
+        put("s.yaml", mx_arena_text(&f.x.arena, "recipe: base.yaml\nvariants: [{name: mix}, {name: lora, set: {adapter.method: lora}}]\n"
+                                                "grid: {adapter.lora_r: [2, 4]}\nbaseline: %s\n", list[i].baseline));
+        cr_assert_eq(read_words(&f, "s.yaml"), MX_E_RECIPE);
+        cr_assert_eq(f.problems.kept, 1);
+        cr_assert_str_eq(f.problems.item[0].hint, list[i].hint, "%s: %s", list[i].baseline, f.problems.item[0].hint);
+    }
+    leave(&f);
+}
+
+Test(sweep, a_name_on_the_command_line_is_checked) {
+    fixture f;
+    char wide[128];
+
+    enter(&f);
+    put("base.yaml", base_text);
+    snprintf(wide, sizeof wide, "%0121d", 0);
+    for (int i = 0; i < 3; i++) {
+        const char *wrong = i == 0 ? "a/b" : i == 1 ? "''" : wide;
+
+        cr_assert_eq(read_words(&f, mx_arena_text(&f.x.arena, "base.yaml seed=1,2 name=%s", wrong)), MX_E_RECIPE, "%s", wrong);
+        must_tell(&f, 1, 6, "a sweep's name must be 1 to 120 letters on one line, without '/'");
+    }
+    must_read(&f, mx_arena_text(&f.x.arena, "base.yaml seed=1,2 name=%s", wide + 1));
+    cr_assert_str_eq(f.sweep->name, wide + 1);
     leave(&f);
 }
 
@@ -573,6 +708,10 @@ Test(sweep, verbs_of_recipes_say_what_a_sweep_is) {
     cr_assert_eq(chdir("/"), 0);
     program(&x, 0, "validate s.yaml");
     cr_assert(strstr(output(&x, "out.txt"), "2 variants x 3 seeds = 6 runs"), "%s", output(&x, "out.txt"));
+    put(scratch_path(&x, "seeds.yaml"), mx_arena_text(&x.arena, "extends: r.yaml\nseeds: [1]\n"));
+    program(&x, 2, "validate seeds.yaml");
+    cr_assert(strstr(output(&x, "err.txt"), "unknown word 'seeds' in the recipe") && !strstr(output(&x, "err.txt"), "sweep"), "%s",
+              output(&x, "err.txt"));
     program(&x, 2, "validate s.yaml adapter.lora_rnak=3");
     cr_assert(strstr(output(&x, "err.txt"), "argument 3:1:9: error: unknown word 'lora_rnak'") && strstr(output(&x, "err.txt"), "1 error;"),
               "%s", output(&x, "err.txt"));
