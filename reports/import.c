@@ -70,7 +70,7 @@ static mx_code attach(mx_store *s, const char *path, const char *told, mx_status
     int rc;
 
     mx_text_init(&uri, 1 << 20);
-    mx_text_print(&uri, "file:");
+    mx_text_print(&uri, path[0] == '/' ? "file://" : "file:"); /* "//x" alone would name a host */
     for (const char *c = path; *c; c++) {
         if (strchr("%?#", *c)) {
             mx_text_print(&uri, "%%%02X", (unsigned)*c);
@@ -131,13 +131,13 @@ static mx_code copy_forward(mx_store *s, const char *copy, mx_status *st) {
     if (rc == SQLITE_OK) {
         b = sqlite3_backup_init(to, "main", mx_store_handle(s), "theirs");
         if (b) {
-            sqlite3_backup_step(b, -1);
+            rc = sqlite3_backup_step(b, -1); /* finish does not tell of a lock */
             sqlite3_backup_finish(b);
         }
-        rc = sqlite3_errcode(to);
+        rc = !b ? sqlite3_errcode(to) : rc == SQLITE_DONE ? SQLITE_OK : rc;
     }
     if (rc != SQLITE_OK) {
-        mx_fail(st, MX_E_STORE, MX_NOWHERE, "%s: making a copy to bring forward: %s", copy, sqlite3_errmsg(to));
+        mx_fail(st, MX_E_STORE, MX_NOWHERE, "%s: making a copy to bring forward: %s", copy, sqlite3_errstr(rc));
         sqlite3_close(to);
         return MX_E_STORE;
     }

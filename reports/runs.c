@@ -82,6 +82,17 @@ mx_code mx_store_run_state(mx_store *s, int64_t run_id, const char *state, const
                    state, reason ? reason : "", now, now, run_id);
 }
 
+mx_code mx_store_run_died(mx_store *s, int64_t run_id, int64_t pid, const char *reason, mx_status *st) {
+    char host[256] = "";
+    int64_t now = mx_now_ms();
+
+    gethostname(host, sizeof host - 1);
+    return mx_sql_execute(s, st,
+                          "UPDATE runs SET state = 'failed', reason = ?, ended_ms = ?, heartbeat_ms = ? WHERE run_id = ?"
+                          " AND state = 'running' AND pid = ? AND host = ?",
+                          "tiiiit", reason, now, now, run_id, pid, host);
+}
+
 mx_code mx_store_heartbeat(mx_store *s, int64_t run_id, int64_t step, mx_status *st) {
     return mx_sql_execute(s, st, "UPDATE runs SET step = ?, heartbeat_ms = ? WHERE run_id = ?", "iii", step, mx_now_ms(), run_id);
 }

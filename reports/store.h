@@ -47,6 +47,8 @@ MX_MUST_CHECK mx_code mx_store_run_folder(mx_store *s, int64_t run_id, const cha
 /* running | finished | failed | stopped; also host, pid and heartbeat are this process's again when 'running'. */
 MX_MUST_CHECK mx_code mx_store_run_state(mx_store *s, int64_t run_id, const char *state, const char *reason,
                                          mx_status *st);
+/* A process of this host that ended without a word: its run failed, unless another has taken it up since. */
+MX_MUST_CHECK mx_code mx_store_run_died(mx_store *s, int64_t run_id, int64_t pid, const char *reason, mx_status *st);
 MX_MUST_CHECK mx_code mx_store_heartbeat(mx_store *s, int64_t run_id, int64_t step, mx_status *st);
 /* Between rows that are far apart: the run is alive. */
 MX_MUST_CHECK mx_code mx_store_alive(mx_store *s, int64_t run_id, mx_status *st);

@@ -23,6 +23,9 @@ static void handle_signals(void) {
     a.sa_flags = SA_RESTART;
     sigaction(SIGINT, &a, NULL);
     sigaction(SIGTERM, &a, NULL);
+    sigaddset(&a.sa_mask, SIGINT);
+    sigaddset(&a.sa_mask, SIGTERM);
+    sigprocmask(SIG_UNBLOCK, &a.sa_mask, NULL); /* a sweep starts its members with both held back until now */
     signal(SIGPIPE, SIG_IGN);
 }
 

@@ -208,11 +208,15 @@ static void put_script(const emission *e) {
 mx_code mx_sweep_emit(const mx_sweep_wish *wish, mx_emit form, bool own_db, mx_arena *arena, mx_text *out, mx_status *st) {
     const mx_sweep *w = wish->sweep;
     emission e = { .wish = wish, .arena = arena, .out = out };
-    mx_sweep_row row = mx_sweep_row_of(w);
     mx_store *store;
     mx_code code;
 
     MX_TRY(find_place(&e, st));
+    for (int32_t i = 0; wish->memory_limit > 0 && i < w->variants; i++) { /* without one, the other machine may have more */
+        if (w->variant[i].memory_limit_hit) {
+            return mx_fail(st, MX_E_MEMORY, w->variant[i].at, "variant '%s' does not fit: %s", w->variant[i].name, w->variant[i].refusal.text);
+        }
+    }
     if (own_db) {
         size_t n = strlen(wish->db);
 
@@ -222,9 +226,9 @@ mx_code mx_sweep_emit(const mx_sweep_wish *wish, mx_emit form, bool own_db, mx_a
         mx_warn_network(wish->db);
     }
     MX_TRY(mx_store_open(wish->db, true, &store, st));
-    code = mx_store_sweep(store, &row, mx_sweep_rows(w, arena), w->members, st);
-    if (code == MX_OK) {
-        code = gather(&e, store, st);
+    code = gather(&e, store, st);
+    if (code == MX_OK && e.members > 0) {
+        code = mx_sweep_put(w, store, wish->quiet, arena, st);
     }
     mx_store_close(store);
     MX_TRY(code);

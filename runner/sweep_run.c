@@ -154,10 +154,11 @@ static char *const *command(const sweeper *s, const member *m) {
 /* In the child: a group of its own, so that the terminal's Ctrl-C reaches the parent alone; asked to save when the parent dies. */
 static void become(char *const *argv, int log, pid_t parent) {
     int null = open("/dev/null", O_RDWR);
-    sigset_t none;
+    sigset_t ended;
 
-    sigemptyset(&none);
-    sigprocmask(SIG_SETMASK, &none, NULL);
+    sigemptyset(&ended);
+    sigaddset(&ended, SIGCHLD);
+    sigprocmask(SIG_UNBLOCK, &ended, NULL); /* SIGINT and SIGTERM wait until the new program handles them (main.c) */
     setpgid(0, 0);
     prctl(PR_SET_PDEATHSIG, SIGINT);
     if (getppid() != parent || null < 0 || dup2(null, 0) < 0 || dup2(null, 1) < 0 || dup2(log, 2) < 0) {
@@ -172,14 +173,20 @@ static mx_code start(sweeper *s, member *m, mx_status *st) {
     char *const *argv = command(s, m);
     child *c = &s->child[s->children];
     pid_t parent = getpid();
+    sigset_t stops, before;
 
     *c = (child){ .member = m, .began_ms = mx_now_ms(), .first_step = -1 };
     c->log = memfd_create("mixrun-member", MFD_CLOEXEC);
     fflush(NULL); /* what is buffered is the parent's to write */
+    sigemptyset(&stops);
+    sigaddset(&stops, SIGINT);
+    sigaddset(&stops, SIGTERM);
+    sigprocmask(SIG_BLOCK, &stops, &before); /* no stop is lost between fork and the new program */
     c->pid = c->log < 0 ? -1 : fork();
     if (c->pid == 0) {
         become(argv, c->log, parent);
     }
+    sigprocmask(SIG_SETMASK, &before, NULL);
     if (c->pid < 0) {
         mx_code code = mx_fail(st, MX_E_IO, MX_NOWHERE, "no process for %s: %s", m->title, strerror(errno));
 
@@ -222,7 +229,7 @@ static mx_code record_death(sweeper *s, const mx_run_row *run, const char *reaso
     mx_code code = mx_store_begin(s->store, st);
 
     if (code == MX_OK) {
-        code = mx_store_run_state(s->store, run->run_id, "failed", reason, st);
+        code = mx_store_run_died(s->store, run->run_id, run->pid, reason, st);
     }
     if (code == MX_OK) {
         code = mx_store_commit(s->store, st);
@@ -430,6 +437,8 @@ static mx_code reap(sweeper *s, mx_status *st) {
 
         if (got == s->child[i].pid) {
             MX_TRY(wait_for(s, i, status, st));
+        } else if (got < 0 && errno != EINTR) {
+            return mx_fail(st, MX_E_IO, MX_NOWHERE, "waiting for %s: %s", s->child[i].member->title, strerror(errno));
         }
     }
     return MX_OK;
@@ -441,6 +450,7 @@ static mx_code work(sweeper *s, mx_status *st) {
 
     sigemptyset(&ended);
     sigaddset(&ended, SIGCHLD);
+    signal(SIGCHLD, SIG_DFL); /* a parent of ours may have ignored it: then children could not be waited for */
     sigprocmask(SIG_BLOCK, &ended, NULL);
     for (;;) {
         bool more = !mx_stop;
@@ -508,7 +518,8 @@ static mx_code tell(const sweeper *s, mx_status *st) {
         mx_fail(st, MX_E_STOPPED, MX_NOWHERE, "stopped: %lld of %lld runs finished, %lld can go on, %lld not begun%s", done,
                 (long long)s->members, stopped, (long long)count(s, TO_DO),
                 failed ? mx_arena_text(s->arena, ", %lld failed (%s)", failed, failures(s, db_flag)) : "");
-        mx_hint(st, "start the sweep again to go on");
+        mx_hint(st, s->wish->rerun && stopped ? "mixrun ls --state stopped%s lists them; mixrun resume RUN goes on with each" : "start the sweep again to go on%.0s",
+                db_flag);
         return MX_E_STOPPED;
     }
     if (failed) {
@@ -528,9 +539,37 @@ static mx_code tell(const sweeper *s, mx_status *st) {
     return MX_OK;
 }
 
+/* Does the record ask for the same runs already? */
+static bool same_members(const mx_member_row *a, int64_t n, const mx_member_row *b, int64_t m) {
+    for (int64_t i = 0; i < n && n == m; i++) {
+        if (strcmp(a[i].variant, b[i].variant) != 0 || a[i].seed != b[i].seed || strcmp(a[i].recipe_hash, b[i].recipe_hash) != 0) {
+            return false;
+        }
+    }
+    return n == m;
+}
+
+mx_code mx_sweep_put(const mx_sweep *w, mx_store *store, bool quiet, mx_arena *arena, mx_status *st) {
+    const mx_member_row *row = mx_sweep_rows(w, arena);
+    const mx_sweep_row sweep = mx_sweep_row_of(w);
+    mx_member_row *before;
+    int64_t n = 0;
+    mx_status none = { 0 };
+    mx_code code = mx_store_sweep_find(store, w->name, arena, NULL, &before, &n, &none);
+
+    if (code && code != MX_E_USAGE) {
+        *st = none;
+        return code;
+    }
+    if (code == MX_OK && !quiet && !same_members(before, n, row, w->members)) {
+        fprintf(stderr, "sweep '%s' asked for other runs before (%lld, now %lld): compare and report speak of these from now on;"
+                " name=OTHER keeps both\n", w->name, (long long)n, (long long)w->members);
+    }
+    return mx_store_sweep(store, &sweep, row, w->members, st);
+}
+
 static mx_code open_and_work(sweeper *s, mx_status *st) {
     const mx_sweep *w = s->wish->sweep;
-    mx_sweep_row row = mx_sweep_row_of(w);
     int64_t done;
     mx_code code;
 
@@ -540,7 +579,7 @@ static mx_code open_and_work(sweeper *s, mx_status *st) {
     MX_TRY(mx_store_open(s->wish->db, true, &s->store, st));
     MX_TRY(gather(s, st));
     MX_TRY(refuse_too_big(s, st));
-    MX_TRY(mx_store_sweep(s->store, &row, mx_sweep_rows(w, s->arena), w->members, st));
+    MX_TRY(mx_sweep_put(w, s->store, s->wish->quiet, s->arena, st));
     done = count(s, DONE);
     mx_picture_begin(&s->picture, s->wish->quiet, s->wish->jobs == 1, s->members);
     for (int64_t i = 0; i < s->members; i++) {

@@ -23,6 +23,9 @@ MX_MUST_CHECK mx_code mx_sweep_run(const mx_sweep_wish *wish, mx_arena *arena, m
 /* Runs the member `which`, "4" or "4:1a2b3c4d" (mx_member_digits), in this process: anew, or on from where it stopped. */
 MX_MUST_CHECK mx_code mx_sweep_run_member(const mx_sweep_wish *wish, const char *which, mx_arena *arena, mx_status *st);
 
+/* The sweep's record in the store becomes this; when it asked for other runs before, stderr says so (unless quiet). */
+MX_MUST_CHECK mx_code mx_sweep_put(const mx_sweep *w, mx_store *store, bool quiet, mx_arena *arena, mx_status *st);
+
 /* How the store answers a member. */
 typedef enum mx_member_state {
     MX_MEMBER_NONE,      /* no run, or none that could go on */

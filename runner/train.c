@@ -41,7 +41,12 @@ static mx_code take_up(mx_session *s, mx_status *st) {
     mx_checkpoint_part part[CHECKPOINT_PARTS];
 
     if (mx_file_exists(s->checkpoint_path)) {
-        MX_TRY(mx_checkpoint_load(s->checkpoint_path, s->trainee, s->row.uuid, part, window_parts(s, part), st));
+        mx_code code = mx_checkpoint_load(s->checkpoint_path, s->trainee, s->row.uuid, part, window_parts(s, part), st);
+
+        if (code) {
+            mx_hint(st, "mixrun rm %lld%s takes the run away; then it can begin anew", (long long)s->row.run_id, s->db_flag);
+            return code;
+        }
     }
     s->first_step = s->trainee->step;
     mx_progress_say(&s->progress, "going on from step %lld%s\n", (long long)s->first_step,

@@ -185,6 +185,49 @@ Test(sweep_run, stopped_by_ctrl_c_it_goes_on_to_the_bit) {
     scratch_close(&x);
 }
 
+/* Between fork and the new program's handlers a stop must neither be lost nor kill. */
+Test(sweep_run, ctrl_c_while_a_member_is_just_starting_stops_it_too) {
+    scratch x = scratch_open();
+
+    tiny_sweep(&x, "[1]", "train.num_epochs: 40");
+    for (int round = 0; round < 4; round++) {
+        pid_t sweep = start(&x, "sweep s.yaml");
+        char path[64], line[64] = "";
+
+        snprintf(path, sizeof path, "/proc/%d/task/%d/children", (int)sweep, (int)sweep);
+        for (int i = 0; i < TIMES && !line[0]; i++) {
+            FILE *f = fopen(path, "r");
+
+            if (f && !fgets(line, sizeof line, f)) {
+                line[0] = '\0';
+            }
+            if (f) {
+                fclose(f);
+            }
+        }
+        kill(sweep, SIGINT);
+        cr_assert_eq(finish(sweep), 75, "round %d: %s", round, output(&x, "err.txt"));
+        cr_assert_not(strstr(output(&x, "err.txt"), "signal 2"), "%s", output(&x, "err.txt"));
+    }
+    must_be(&x, "mixrun.db", "SELECT COUNT(*) FROM runs WHERE state NOT IN ('stopped')", "0\n");
+    scratch_close(&x);
+}
+
+Test(sweep_run, a_record_that_asked_for_other_runs_is_not_replaced_in_silence) {
+    scratch x = scratch_open();
+
+    tiny_sweep(&x, "[1]", "");
+    program(&x, 0, "sweep s.yaml");
+    program(&x, 0, "sweep s.yaml");
+    cr_assert_not(strstr(output(&x, "err.txt"), "asked for other runs"), "%s", output(&x, "err.txt"));
+    program(&x, 2, "sweep s.yaml train.learning_rate=1e-4,2e-4 --emit nothing");
+    program(&x, 0, "sweep s.yaml seed=1,2 --emit commands");
+    cr_assert(strstr(output(&x, "err.txt"), "asked for other runs before (2, now 4)"), "%s", output(&x, "err.txt"));
+    program(&x, 1, "sweep s.yaml seed=3 --emit slurm --memory-limit 1MiB");
+    cr_assert(strstr(output(&x, "err.txt"), "does not fit"), "%s", output(&x, "err.txt"));
+    scratch_close(&x);
+}
+
 Test(sweep_run, two_jobs_lose_no_row_when_either_or_their_parent_is_killed) {
     scratch x = scratch_open();
     pid_t sweep, child;
