@@ -87,7 +87,7 @@ Test(table, ls_and_show_tell_of_runs_as_text_and_json) {
     evaluation(s, run, 4, 0.6667, false);
     mx_text_init(&out, 1 << 20);
     cr_assert_eq(mx_summary_list(s, &all, &x.arena, &out, &st), MX_OK, "%s", st.text);
-    cr_assert(strstr(out.data, "66.7  acc, loglikelihood\n"), "%s", out.data);
+    cr_assert(strstr(out.data, "66.7  acc, loglikelihood, validation\n"), "%s", out.data);
     mx_text_finish(&out);
     mx_text_init(&out, 1 << 20);
     cr_assert_eq(mx_summary_list(s, &none, &x.arena, &out, &st), MX_OK);
