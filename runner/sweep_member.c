@@ -113,3 +113,32 @@ mx_code mx_sweep_run_member(const mx_sweep_wish *wish, const char *which, mx_are
     recipe->threads = recipe->threads ? recipe->threads : wish->threads;
     return mx_job_run(recipe, &job, arena, st); /* which refuses a run that is alive, at the moment it would begin */
 }
+
+/* Does the record ask for the same runs already? */
+static bool same_members(const mx_member_row *a, int64_t n, const mx_member_row *b, int64_t m) {
+    for (int64_t i = 0; i < n && n == m; i++) {
+        if (strcmp(a[i].variant, b[i].variant) != 0 || a[i].seed != b[i].seed || strcmp(a[i].recipe_hash, b[i].recipe_hash) != 0) {
+            return false;
+        }
+    }
+    return n == m;
+}
+
+mx_code mx_sweep_put(const mx_sweep *w, mx_store *store, bool quiet, mx_arena *arena, mx_status *st) {
+    const mx_member_row *row = mx_sweep_rows(w, arena);
+    const mx_sweep_row sweep = mx_sweep_row_of(w);
+    mx_member_row *before;
+    int64_t n = 0;
+    mx_status none = { 0 };
+    mx_code code = mx_store_sweep_find(store, w->name, arena, NULL, &before, &n, &none);
+
+    if (code && code != MX_E_USAGE) {
+        *st = none;
+        return code;
+    }
+    if (code == MX_OK && !quiet && !same_members(before, n, row, w->members)) {
+        fprintf(stderr, "sweep '%s' asked for other runs before (%lld, now %lld): compare and report speak of these from now on;"
+                " name=OTHER keeps both\n", w->name, (long long)n, (long long)w->members);
+    }
+    return mx_store_sweep(store, &sweep, row, w->members, st);
+}
