@@ -15,8 +15,9 @@ static bool has_program(const char *name) {
     const char *path = getenv("PATH");
     char full[4096];
 
-    for (const char *at = path ? path : ""; *at; at += strcspn(at, ":"), at += *at == ':') {
-        snprintf(full, sizeof full, "%.*s/%s", (int)strcspn(at, ":"), at, name);
+    for (size_t at = 0, n; path && path[at]; at += n + (path[at + n] == ':')) {
+        n = strcspn(path + at, ":");
+        snprintf(full, sizeof full, "%.*s/%s", (int)n, path + at, name);
         if (access(full, X_OK) == 0) {
             return true;
         }
