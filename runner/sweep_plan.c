@@ -11,7 +11,7 @@
 
 /* What the database answers for a variant, over its seeds. */
 typedef struct standing {
-    int done, running, stopped, failed, todo;
+    int done, running, stopped, failed, ahead;
     mx_text done_runs, running_runs; /* "3, 7" */
     mx_run_row stopped_run, failed_run; /* the newest of them */
     double left; /* runs still to be made, parts of runs counted as parts */
@@ -96,7 +96,7 @@ static void count_member(standing *s, mx_member_state state, const mx_run_row *r
         }
         break;
     case MX_MEMBER_NONE:
-        s->todo++;
+        s->ahead++;
         s->left++;
         break;
     }
@@ -124,7 +124,7 @@ static mx_code look(const mx_sweep *w, mx_store *store, mx_arena *arena, standin
 
 /* "done (run 12)", "1 of 3 done (run 3), 2 to do", "stopped at 31/46 (run 9)". */
 static const char *state_of(const standing *s, mx_arena *arena) {
-    int all = s->done + s->running + s->stopped + s->failed + s->todo;
+    int all = s->done + s->running + s->stopped + s->failed + s->ahead;
     mx_text out;
     const char *text;
 
@@ -142,7 +142,7 @@ static const char *state_of(const standing *s, mx_arena *arena) {
     PART(s->stopped, "stopped at %lld/%lld (run %lld)", (long long)s->stopped_run.step, (long long)s->stopped_run.steps,
          (long long)s->stopped_run.run_id)
     PART(s->failed, "failed: %.60s (run %lld)", s->failed_run.reason, (long long)s->failed_run.run_id)
-    PART(s->todo, "to do")
+    PART(s->ahead, "to do")
 #undef PART
     text = mx_arena_copy(arena, out.data ? out.data : "", out.length);
     mx_text_finish(&out);
@@ -231,7 +231,7 @@ static void tell_sources(const mx_sweep *w, const mx_sweep_time *time, const cha
 }
 
 static void tell_total(const mx_sweep *w, const standing *s, const mx_sweep_time *time, mx_text *out, mx_arena *arena) {
-    int64_t doubles = 0, done = 0, running = 0, todo = 0;
+    int64_t doubles = 0, done = 0, running = 0, ahead = 0;
     double seconds = 0;
 
     for (int64_t m = 0; m < w->members; m++) {
@@ -240,7 +240,7 @@ static void tell_total(const mx_sweep *w, const standing *s, const mx_sweep_time
     for (int32_t i = 0; i < w->variants; i++) {
         done += s[i].done;
         running += s[i].running;
-        todo += s[i].stopped + s[i].failed + s[i].todo;
+        ahead += s[i].stopped + s[i].failed + s[i].ahead;
         seconds += s[i].left * time[i].seconds;
     }
     mx_text_print(out, " %d variant%s x %d seed%s = %lld run%s", w->variants, w->variants == 1 ? "" : "s", w->seeds,
@@ -252,8 +252,8 @@ static void tell_total(const mx_sweep *w, const standing *s, const mx_sweep_time
     if (running) {
         mx_text_print(out, ", %lld running", (long long)running);
     }
-    mx_text_print(out, ", %lld to do", (long long)todo);
-    if (todo + running && seconds > 0) {
+    mx_text_print(out, ", %lld to do", (long long)ahead);
+    if (ahead + running && seconds > 0) {
         mx_text_print(out, ", about %s on this machine", duration(seconds, arena));
     }
     mx_text_print(out, "\n");
