@@ -11,7 +11,7 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 
-packages=(gcc meson ninja-build pkg-config ca-certificates curl unzip sqlite3
+packages=(gcc g++ meson ninja-build pkg-config ca-certificates curl unzip sqlite3
   libyaml-dev libsqlite3-dev zlib1g-dev libjansson-dev libssl-dev libpcre2-dev libutf8proc-dev libcurl4-openssl-dev
   libzip-dev libdnnl-dev libcriterion-dev)
 base=configs/models/smollm2-135m-instruct.yaml

@@ -42,16 +42,30 @@ typedef struct mx_weight_source {
 
 enum { MX_USE_LINEAR = 1, MX_USE_EMBEDDING = 2 }; /* a tied head is both */
 
+/* Matrices that read the same input (q, k, v; gate and up; one alone), opened together so that a backend may keep them as
+ * one:  [[W, room], [room]].  `columns`: ranks of all low-rank terms that the group's linears will be given, whose B's stand
+ * behind W's columns while they are multiplied; `rows`: ranks whose A's stand under W's rows. 0: none are to come. A call
+ * that brings more than there is room for is still computed, only slower. */
+typedef struct mx_weight_room {
+    int64_t columns, rows;
+} mx_weight_room;
+enum { MX_WEIGHT_GROUP = 3 }; /* most matrices of a group */
+
 typedef struct mx_backend_options {
     const char *device; /* "cpu", "cuda", "cuda:1" */
     mx_precision precision;
     int threads;       /* CPU; 0: all */
     bool plain_gemm;   /* CPU: the plain C GEMM instead of oneDNN (tests) */
+    bool host_visible; /* a device's memory must be one the host can follow, however slow (tests) */
 } mx_backend_options;
 
 struct mx_backend {
     const char *name; /* "cpu" */
-    char description[160]; /* "2 threads, avx512_bf16, oneDNN 2.6.3" */
+    char description[160]; /* "2 threads, avx512_bf16, oneDNN 2.6.3"; "NVIDIA H200, sm_90, 139.8 GiB, cuBLASLt 13.1" */
+    size_t device_bytes;   /* memory of its own that the device has; 0: the host's */
+    size_t free_bytes;     /* of it, when the backend was opened */
+    uint64_t waits;        /* how often the host has waited for the device: read, sync, wait, a full write ring, allocations */
+    uint64_t allocations;  /* calls that took or gave back device or page-locked memory */
     mx_precision precision;
     bool emulated_bf16; /* bf16 asked for on a processor without it: rounded in software */
     const mx_ops *ops;
@@ -65,17 +79,37 @@ struct mx_backend {
     void (*zero)(mx_backend *b, void *to, size_t bytes);
     mx_code (*sync)(mx_backend *b, mx_status *st); /* a lost kernel shows here */
 
-    mx_code (*weight_open)(mx_backend *b, const mx_weight_source *from, unsigned use, mx_weight **ret, mx_status *st);
+    /* Reading without waiting: queue_read returns at once, and `to_host` (from host_alloc) holds the bytes when a wait for a
+     * mark taken behind it has come back. Marks count up; a wait for one that has passed costs nothing. wait tells what sync
+     * tells. The CPU has done everything when a call returns. */
+    mx_code (*host_alloc)(mx_backend *b, size_t bytes, void **ret, mx_status *st); /* zeroed, page-locked where that matters */
+    void (*host_release)(mx_backend *b, void *memory);                             /* NULL is fine */
+    void (*queue_read)(mx_backend *b, void *to_host, const void *from, size_t bytes);
+    uint64_t (*mark)(mx_backend *b); /* at most MX_MARKS marks may be waited for at a time */
+    mx_code (*wait)(mx_backend *b, uint64_t mark, mx_status *st);
+
+    /* Opens `count` matrices of one input (MX_WEIGHT_GROUP at most) into ret[], all or none. Closed one by one. A group of more
+     * than one is used for linears only. */
+    mx_code (*weights_open)(mx_backend *b, const mx_weight_source *from, int count, mx_weight_room room, unsigned use,
+                            mx_weight **ret, mx_status *st);
     void (*weight_close)(mx_backend *b, mx_weight *w); /* NULL is fine */
-    /* What weight_open will hold for such a matrix; for the plan, before any weight is read. */
-    size_t (*weight_bytes)(const mx_backend *b, int64_t out, int64_t in, mx_file_type type, unsigned use);
+    /* What weights_open will hold for such a group (from[].bytes is not followed); for the plan, before any weight is read. */
+    size_t (*weights_bytes)(const mx_backend *b, const mx_weight_source *from, int count, mx_weight_room room, unsigned use);
 
     void (*close)(mx_backend *b);
 };
+enum { MX_MARKS = 8 };
 
 /* MX_E_DEVICE with words the user can act on: unknown device, built without CUDA, table with a hole.
  * One CPU backend per process at a time (threads and primitive caches are process-wide). */
 MX_MUST_CHECK mx_code mx_backend_open(const mx_backend_options *o, mx_backend **ret, mx_status *st);
+/* One matrix by itself, without room. */
+static inline mx_code mx_weight_open(mx_backend *b, const mx_weight_source *from, unsigned use, mx_weight **ret, mx_status *st) {
+    mx_weight_room none = { 0, 0 };
+
+    return b->weights_open(b, from, 1, none, use, ret, st);
+}
+
 /* What a device would be, without allocating on it: the fields above, for plan, validate and env. */
 bool mx_cpu_has_bf16(void);
 

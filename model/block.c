@@ -30,17 +30,26 @@ static void linear_at(mx_model *m, int64_t layer, mx_site site, mx_linear *ret, 
     }
 }
 
+static const struct {
+    mx_site first;
+    int count;
+    mx_input input;
+} groups[MX_GROUPS] = {
+    [MX_GROUP_QKV] = { MX_SITE_Q, 3, MX_INPUT_ATTENTION },
+    [MX_GROUP_O] = { MX_SITE_O, 1, MX_INPUT_OUTPUT },
+    [MX_GROUP_GATE_UP] = { MX_SITE_GATE, 2, MX_INPUT_FFN },
+    [MX_GROUP_DOWN] = { MX_SITE_DOWN, 1, MX_INPUT_DOWN },
+};
+
+mx_site mx_group_first(mx_linear_group group) {
+    return groups[group].first;
+}
+
+int mx_group_count(mx_linear_group group) {
+    return groups[group].count;
+}
+
 void mx_block_linears(mx_model *m, int64_t layer, mx_linear_group group, mx_group_call *ret) {
-    static const struct {
-        mx_site first;
-        int count;
-        mx_input input;
-    } groups[] = {
-        [MX_GROUP_QKV] = { MX_SITE_Q, 3, MX_INPUT_ATTENTION },
-        [MX_GROUP_O] = { MX_SITE_O, 1, MX_INPUT_OUTPUT },
-        [MX_GROUP_GATE_UP] = { MX_SITE_GATE, 2, MX_INPUT_FFN },
-        [MX_GROUP_DOWN] = { MX_SITE_DOWN, 1, MX_INPUT_DOWN },
-    };
     const mx_layer_offsets *at = &m->plan.layer;
     const size_t saved[] = { at->qkv_saved, at->o_saved, at->gate_up_saved, at->down_saved };
     int64_t out;
@@ -86,6 +95,8 @@ void mx_block_linears(mx_model *m, int64_t layer, mx_linear_group group, mx_grou
         ret->op.x = mx_act(m, mx_scratch_at(m, m->plan.wide), m->shape.inner);
         ret->op.dx = mx_act(m, mx_scratch_at(m, m->plan.d_o), m->shape.inner);
         return;
+    case MX_GROUPS:
+        break;
     }
     assert(!"a group");
 }

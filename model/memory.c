@@ -22,6 +22,22 @@ static size_t larger(size_t a, size_t b) {
     return a > b ? a : b;
 }
 
+/* Room for all terms of a group, A's under and B's behind its weights (kernels/backend.h). */
+static mx_weight_room room_of(const mx_group_call *call) {
+    int64_t rank = 0;
+
+    for (int64_t j = 0; j < call->op.linears; j++) {
+        for (int64_t i = 0; i < call->linear[j].terms; i++) {
+            rank += call->linear[j].term[i].rank;
+        }
+    }
+    return (mx_weight_room){ .columns = rank, .rows = rank };
+}
+
+static int64_t rank_of(const mx_expert_linear *linear) {
+    return linear->a ? linear->rank : 0;
+}
+
 /* What the ops keep and need in one kind of pass, asked with one layer's calls: all layers are alike. */
 static void ask_ops(mx_model *m, bool keeps, size_t saved[4], size_t *experts_saved, size_t *scratch) {
     const mx_ops *ops = m->b->ops;
@@ -31,6 +47,7 @@ static void ask_ops(mx_model *m, bool keeps, size_t saved[4], size_t *experts_sa
     m->keeps = m->pass.training = keeps;
     for (int g = 0; g < (m->experts ? MX_GROUP_GATE_UP : MX_GROUP_DOWN + 1); g++) {
         mx_block_linears(m, 0, (mx_linear_group)g, &call);
+        m->plan.room[g] = room_of(&call);
         if (keeps) {
             saved[g] = ops->linears_saved_bytes(m->b, &call.op);
         }
@@ -43,6 +60,9 @@ static void ask_ops(mx_model *m, bool keeps, size_t saved[4], size_t *experts_sa
         mx_experts experts;
 
         mx_block_ffn(m, 0, &router, &experts);
+        m->plan.room[MX_GROUP_GATE_UP] = (mx_weight_room){
+            .rows = experts.experts * (rank_of(&experts.gate_proj) + rank_of(&experts.up_proj)) };
+        m->plan.room[MX_GROUP_DOWN] = (mx_weight_room){ .columns = experts.experts * rank_of(&experts.down_proj) };
         if (keeps) {
             *experts_saved = ops->experts_saved_bytes(m->b, &experts);
         }

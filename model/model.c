@@ -28,13 +28,22 @@ static size_t matrix_bytes(const mx_backend *b, const mx_base_file *f, const cha
     mx_weight_source w;
 
     mx_base_file_find(f, name, &w);
-    return b->weight_bytes(b, w.out, w.in, w.type, use);
+    return b->weights_bytes(b, &w, 1, (mx_weight_room){ 0 }, use);
+}
+
+static size_t group_bytes(const mx_model *m, const mx_base_file *f, int64_t layer, mx_linear_group group) {
+    mx_weight_source w[MX_WEIGHT_GROUP];
+    char name[96];
+
+    for (int i = 0; i < mx_group_count(group); i++) {
+        mx_base_file_find(f, tensor_name(name, layer, (mx_site)(mx_group_first(group) + i), "weight"), &w[i]);
+    }
+    return m->b->weights_bytes(m->b, w, mx_group_count(group), m->plan.room[group], MX_USE_LINEAR);
 }
 
 void mx_model_bytes(const mx_backend *b, const mx_base_file *file, const mx_layout *layout,
                     const mx_model_limits *limits, size_t ret[MX_MEMORY_PURPOSES]) {
     const mx_shape *shape = mx_base_file_shape(file);
-    char name[96];
     mx_model m;
 
     set_up(&m, (mx_backend *)b, shape, layout, limits); /* only asked for sizes */
@@ -44,8 +53,8 @@ void mx_model_bytes(const mx_backend *b, const mx_base_file *file, const mx_layo
     ret[MX_MEMORY_BATCH] = m.plan.batch_bytes;
     ret[MX_MEMORY_WEIGHTS] = m.plan.vectors_bytes;
     for (int64_t i = 0; i < shape->layers; i++) {
-        for (int s = 0; s < MX_SITES; s++) {
-            ret[MX_MEMORY_WEIGHTS] += matrix_bytes(b, file, tensor_name(name, i, (mx_site)s, "weight"), MX_USE_LINEAR);
+        for (int g = 0; g < MX_GROUPS; g++) {
+            ret[MX_MEMORY_WEIGHTS] += group_bytes(&m, file, i, (mx_linear_group)g);
         }
     }
     ret[MX_MEMORY_WEIGHTS] += matrix_bytes(b, file, "model.embed_tokens.weight",
@@ -62,16 +71,24 @@ static mx_code open_matrix(mx_model *m, const mx_base_file *f, const char *name,
     mx_weight_source w;
 
     MX_TRY(mx_base_file_weight(f, name, &w, st));
-    return m->b->weight_open(m->b, &w, use, ret, st);
+    return mx_weight_open(m->b, &w, use, ret, st);
+}
+
+static mx_code open_group(mx_model *m, const mx_base_file *f, int64_t layer, mx_linear_group group, mx_status *st) {
+    mx_weight_source w[MX_WEIGHT_GROUP];
+    int first = (int)mx_group_first(group), count = mx_group_count(group);
+    char name[96];
+
+    for (int i = 0; i < count; i++) {
+        MX_TRY(mx_base_file_weight(f, tensor_name(name, layer, (mx_site)(first + i), "weight"), &w[i], st));
+    }
+    return m->b->weights_open(m->b, w, count, m->plan.room[group], MX_USE_LINEAR, &m->linear[layer * MX_SITES + first], st);
 }
 
 static mx_code open_matrices(mx_model *m, const mx_base_file *f, mx_status *st) {
-    char name[96];
-
     for (int64_t i = 0; i < m->shape.layers; i++) {
-        for (int s = 0; s < MX_SITES; s++) {
-            MX_TRY(open_matrix(m, f, tensor_name(name, i, (mx_site)s, "weight"), MX_USE_LINEAR,
-                               &m->linear[i * MX_SITES + s], st));
+        for (int g = 0; g < MX_GROUPS; g++) {
+            MX_TRY(open_group(m, f, i, (mx_linear_group)g, st));
         }
     }
     if (m->shape.tied_head) {

@@ -12,6 +12,9 @@
 
 #include "model/model.h"
 
+/* The groups of linears of a layer, which read one input each. */
+typedef enum mx_linear_group { MX_GROUP_QKV, MX_GROUP_O, MX_GROUP_GATE_UP, MX_GROUP_DOWN, MX_GROUPS } mx_linear_group;
+
 /* Byte offsets. Within a layer's share of `saved`: */
 typedef struct mx_layer_offsets {
     size_t x_mid, rstd1, rstd2, q, k, v, o, lse, gate, up;
@@ -43,6 +46,7 @@ typedef struct mx_memory_plan {
     size_t batch_bytes;
     /* weights: vectors as f32 */
     size_t vectors_bytes;
+    mx_weight_room room[MX_GROUPS]; /* for the low-rank terms of each group of linears */
 } mx_memory_plan;
 
 struct mx_model {
@@ -83,9 +87,11 @@ void mx_model_head(mx_model *m, bool gradient);
 void mx_block_forward(mx_model *m, int64_t layer);
 void mx_block_backward(mx_model *m, int64_t layer);
 
-/* The four groups of linears of a layer, as op structs; `term` is their terms' memory. With a probe adapter (memory.c)
- * pointers mean nothing but "not NULL". */
-typedef enum mx_linear_group { MX_GROUP_QKV, MX_GROUP_O, MX_GROUP_GATE_UP, MX_GROUP_DOWN } mx_linear_group;
+mx_site mx_group_first(mx_linear_group group);
+int mx_group_count(mx_linear_group group);
+
+/* The groups as op structs; `term` is their terms' memory. With a probe adapter (memory.c) pointers mean nothing but
+ * "not NULL". */
 typedef struct mx_group_call {
     mx_linears op;
     mx_linear linear[3];

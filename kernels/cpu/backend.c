@@ -80,6 +80,27 @@ static mx_code cpu_sync(mx_backend *b, mx_status *st) {
     return MX_OK;
 }
 
+static mx_code cpu_host_alloc(mx_backend *b, size_t bytes, void **ret, mx_status *st) {
+    (void)b;
+    *ret = calloc(1, bytes ? bytes : 1);
+    return *ret ? MX_OK : mx_fail(st, MX_E_MEMORY, MX_NOWHERE, "no memory for another %zu bytes", bytes);
+}
+
+static void cpu_host_release(mx_backend *b, void *memory) {
+    (void)b;
+    free(memory);
+}
+
+static uint64_t cpu_mark(mx_backend *b) {
+    return ++mx_cpu_of(b)->marks;
+}
+
+static mx_code cpu_wait(mx_backend *b, uint64_t mark, mx_status *st) {
+    assert(mark <= mx_cpu_of(b)->marks);
+    (void)mark;
+    return cpu_sync(b, st);
+}
+
 static void cpu_close(mx_backend *b) {
     mx_gemm_close(mx_cpu_of(b));
     mx_rope_table_close(mx_cpu_of(b)->rope);
@@ -209,9 +230,14 @@ mx_code mx_cpu_open(const mx_backend_options *o, mx_backend **ret, mx_status *st
         .read = cpu_read,
         .zero = cpu_zero,
         .sync = cpu_sync,
-        .weight_open = mx_cpu_weight_open,
+        .host_alloc = cpu_host_alloc,
+        .host_release = cpu_host_release,
+        .queue_read = cpu_read,
+        .mark = cpu_mark,
+        .wait = cpu_wait,
+        .weights_open = mx_cpu_weights_open,
         .weight_close = mx_cpu_weight_close,
-        .weight_bytes = mx_cpu_weight_bytes,
+        .weights_bytes = mx_cpu_weights_bytes,
         .close = cpu_close,
     };
     cpu->threads = o->threads > 0 ? o->threads : omp_get_num_procs();

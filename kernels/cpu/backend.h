@@ -11,8 +11,9 @@ static inline int mx_cpu_thread(void) {
     return omp_get_thread_num();
 }
 
-mx_code mx_cpu_weight_open(mx_backend *b, const mx_weight_source *from, unsigned use, mx_weight **ret, mx_status *st);
+mx_code mx_cpu_weights_open(mx_backend *b, const mx_weight_source *from, int count, mx_weight_room room, unsigned use,
+                            mx_weight **ret, mx_status *st);
 void mx_cpu_weight_close(mx_backend *b, mx_weight *w);
-size_t mx_cpu_weight_bytes(const mx_backend *b, int64_t out, int64_t in, mx_file_type type, unsigned use);
+size_t mx_cpu_weights_bytes(const mx_backend *b, const mx_weight_source *from, int count, mx_weight_room room, unsigned use);
 
 #endif

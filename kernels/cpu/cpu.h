@@ -51,6 +51,7 @@ typedef struct mx_cpu {
     size_t used[MX_MEMORY_PURPOSES];
     mx_gemm_engine *gemm;
     mx_rope_table *rope;
+    uint64_t marks;
     mx_code lost; /* something failed inside an op; told at the next sync */
     char lost_text[160];
 } mx_cpu;

@@ -7,10 +7,15 @@
 
 #include <stdlib.h>
 
-size_t mx_cpu_weight_bytes(const mx_backend *b, int64_t out, int64_t in, mx_file_type type, unsigned use) {
-    (void)type;
+size_t mx_cpu_weights_bytes(const mx_backend *b, const mx_weight_source *from, int count, mx_weight_room room, unsigned use) {
+    size_t bytes = 0;
+
+    (void)room; /* a product with low-rank terms copies its factors: linears.c */
     (void)use;
-    return (size_t)out * (size_t)in * mx_dtype_bytes(mx_activation_type(b));
+    for (int i = 0; i < count; i++) {
+        bytes += (size_t)from[i].out * (size_t)from[i].in * mx_dtype_bytes(mx_activation_type(b));
+    }
+    return bytes;
 }
 
 /* Stored row 2i + h of a head of D rows is row i + h D/2 (convert_hf_to_gguf.py, LlamaModel.permute). */
@@ -53,15 +58,13 @@ static int64_t read_rows(mx_weight *w, const mx_weight_source *from, float *row_
     return bad == INT64_MAX ? -1 : bad;
 }
 
-mx_code mx_cpu_weight_open(mx_backend *b, const mx_weight_source *from, unsigned use, mx_weight **ret,
-                           mx_status *st) {
+static mx_code open_one(mx_backend *b, const mx_weight_source *from, mx_weight **ret, mx_status *st) {
     mx_cpu *cpu = mx_cpu_of(b);
     mx_weight *w = NULL;
     float *row_of_thread = NULL;
     size_t values, bytes;
     mx_code code = MX_OK;
 
-    (void)use; /* row-major serves a product and a look-up alike */
     *ret = NULL;
     assert(from->out > 0 && mx_file_type_row_bytes(from->type, from->in) > 0);
     assert(from->unpermute_heads <= 0 || from->out % (2 * from->unpermute_heads) == 0);
@@ -97,6 +100,24 @@ done:
     }
     *ret = w;
     return code;
+}
+
+mx_code mx_cpu_weights_open(mx_backend *b, const mx_weight_source *from, int count, mx_weight_room room, unsigned use,
+                            mx_weight **ret, mx_status *st) {
+    (void)room;
+    (void)use; /* row-major serves a product and a look-up alike */
+    for (int i = 0; i < count; i++) {
+        mx_code code = open_one(b, &from[i], &ret[i], st);
+
+        if (code) {
+            while (i-- > 0) {
+                mx_cpu_weight_close(b, ret[i]);
+                ret[i] = NULL;
+            }
+            return code;
+        }
+    }
+    return MX_OK;
 }
 
 void mx_cpu_weight_close(mx_backend *b, mx_weight *w) {

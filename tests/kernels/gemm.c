@@ -157,6 +157,7 @@ Test(gemm, a_weight_multiplies_in_both_directions) {
         double *w = kit_values(&r, OUT * IN, 1), *x = kit_values(&r, T * IN, 1), *dy = kit_values(&r, T * OUT, 1);
         double *y = kit_array(T * OUT), *dx = kit_array(T * IN);
         mx_weight *weight = kit_weight(b, w, OUT, IN);
+        mx_weight_source from = { .type = MX_FILE_F32, .out = OUT, .in = IN };
         mx_tensor tx = kit_tensor(b, x, T, IN), tdy = kit_tensor(b, dy, T, OUT);
         float *ty = kit_floats(b, NULL, T * OUT), *tdx = kit_floats(b, NULL, T * IN);
 
@@ -172,7 +173,7 @@ Test(gemm, a_weight_multiplies_in_both_directions) {
         mx_weight_gemm(mx_cpu_of(b), weight, true, T, mx_factor_of(tdy.data, tdy.dtype, OUT), mx_product_of(tdx, MX_F32, IN), false);
         kit_near_floats("forward", y, ty, T * OUT, 1e-6); /* inputs are exact in both precisions, sums are f32 */
         kit_near_floats("backward", dx, tdx, T * IN, 1e-6);
-        cr_assert_eq(b->used_bytes(b, MX_MEMORY_WEIGHTS), b->weight_bytes(b, OUT, IN, MX_FILE_F32, MX_USE_LINEAR));
+        cr_assert_eq(b->used_bytes(b, MX_MEMORY_WEIGHTS), b->weights_bytes(b, &from, 1, (mx_weight_room){ 0 }, MX_USE_LINEAR));
         b->weight_close(b, weight);
         cr_assert_eq(b->used_bytes(b, MX_MEMORY_WEIGHTS), 0);
         b->close(b);

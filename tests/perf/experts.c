@@ -57,7 +57,7 @@ static mx_weight *weight(bench *t, int64_t out, int64_t in) {
     mx_weight *w;
     mx_status st = { 0 };
 
-    if (t->b->weight_open(t->b, &source, MX_USE_LINEAR, &w, &st)) {
+    if (mx_weight_open(t->b, &source, MX_USE_LINEAR, &w, &st)) {
         die("weight", &st);
     }
     return w;

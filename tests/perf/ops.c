@@ -78,7 +78,7 @@ static mx_weight *weight(bench *x, int64_t out, int64_t in) {
     mx_weight *w;
     mx_status st = { 0 };
 
-    if (x->b->weight_open(x->b, &from, MX_USE_LINEAR, &w, &st)) {
+    if (mx_weight_open(x->b, &from, MX_USE_LINEAR, &w, &st)) {
         give_up(st.text);
     }
     x->b->release(x->b, MX_MEMORY_SAVED, values);
