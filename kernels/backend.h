@@ -70,6 +70,9 @@ struct mx_backend {
     bool emulated_bf16; /* bf16 asked for on a processor without it: rounded in software */
     const mx_ops *ops;
 
+    /* What will be allocated for a purpose, when that is known before: a device then takes it at once, and blocks come out of it
+     * while they fit (256 bytes each at least). It is given back with the last of them. The CPU does nothing. */
+    mx_code (*reserve)(mx_backend *b, mx_memory purpose, size_t bytes, mx_status *st);
     /* Zeroed, 64-byte aligned. NULL in *ret and MX_E_MEMORY when there is none. */
     mx_code (*alloc)(mx_backend *b, mx_memory purpose, size_t bytes, void **ret, mx_status *st);
     void (*release)(mx_backend *b, mx_memory purpose, void *memory); /* NULL is fine */

@@ -19,6 +19,14 @@ typedef struct block_head {
 } block_head;
 _Static_assert(sizeof(block_head) <= ALIGNMENT, "the head must fit before the first aligned byte");
 
+static mx_code cpu_reserve(mx_backend *b, mx_memory purpose, size_t bytes, mx_status *st) {
+    (void)b;
+    (void)purpose;
+    (void)bytes;
+    (void)st;
+    return MX_OK; /* the system's memory is taken when it is touched */
+}
+
 static mx_code cpu_alloc(mx_backend *b, mx_memory purpose, size_t bytes, void **ret, mx_status *st) {
     mx_cpu *cpu = mx_cpu_of(b);
     size_t whole;
@@ -223,6 +231,7 @@ mx_code mx_cpu_open(const mx_backend_options *o, mx_backend **ret, mx_status *st
         .precision = o->precision,
         .emulated_bf16 = o->precision == MX_PRECISION_BF16 && !mx_cpu_has_bf16(),
         .ops = &cpu_ops,
+        .reserve = cpu_reserve,
         .alloc = cpu_alloc,
         .release = cpu_release,
         .used_bytes = cpu_used_bytes,

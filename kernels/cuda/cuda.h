@@ -56,6 +56,7 @@ static inline void mx_cuda_reset(mx_cuda_scratch *s, size_t mark) {
 /* ------------------------------------------------------------------ the backend */
 struct mx_cuda_gemm_state;  /* cuBLASLt's handle, plans, workspace; gemm.cu */
 struct mx_cuda_write_ring;  /* page-locked staging; backend.cu */
+struct mx_cuda_memory;      /* blocks and the regions they lie in; backend.cu */
 
 struct mx_cuda {
     mx_backend base; /* first: an mx_backend * from this backend is an mx_cuda * */
@@ -69,6 +70,7 @@ struct mx_cuda {
     size_t used[MX_MEMORY_PURPOSES];
     mx_cuda_gemm_state *gemm;
     mx_cuda_write_ring *ring;
+    mx_cuda_memory *memory;
     cudaEvent_t event[MX_MARKS];
     uint64_t marks;
     /* where quantised groups are expanded to, one at a time; grows only while weights are opened (weight.cu) */
@@ -145,6 +147,9 @@ void mx_cuda_gemm(mx_cuda *c, int64_t m, int64_t n, int64_t k, mx_matrix a, mx_m
 
 mx_code mx_cuda_gemm_open(mx_cuda *c, mx_status *st);
 void mx_cuda_gemm_close(mx_cuda *c);
+/* Whether cuBLASLt can be opened, without a device: its version and where it is ("13.1.0, /usr/..."), or why not and where was
+ * looked (env, device: auto). Opens it. */
+bool mx_cuda_cublaslt_look(char *text, size_t size);
 /* "cuBLASLt 13.1.0 (/usr/lib/...)", for description and env. Never fails. */
 void mx_cuda_gemm_describe(const mx_cuda *c, char *text, size_t size);
 

@@ -57,11 +57,11 @@ MX_BOTH uint16_t mx_bf16_bits(float f) {
     return (uint16_t)((bits & 0x7fffffffu) > 0x7f800000u ? (bits >> 16) | 0x40u : rounded);
 }
 /* mx_rounded<T>(f): f as an activation of type T. */
-template <class T> MX_BOTH T mx_rounded(float f);
-template <> MX_BOTH float mx_rounded<float>(float f) {
+template <class T> __host__ __device__ __forceinline__ T mx_rounded(float f);
+template <> __host__ __device__ __forceinline__ float mx_rounded<float>(float f) {
     return f;
 }
-template <> MX_BOTH mx_bf16 mx_rounded<mx_bf16>(float f) {
+template <> __host__ __device__ __forceinline__ mx_bf16 mx_rounded<mx_bf16>(float f) {
     mx_bf16 v = { mx_bf16_bits(f) };
 
     return v;
