@@ -49,12 +49,19 @@ MX_BOTH float mx_float(mx_bf16 v) {
 }
 /* To nearest, ties to even; a NaN stays one: the CPU's mx_bf16_round. */
 MX_BOTH uint16_t mx_bf16_bits(float f) {
+#ifdef __CUDA_ARCH__
+    uint16_t converted;
+
+    asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(converted) : "f"(f)); /* the same, but every NaN is 0x7fff */
+    return converted;
+#else
     uint32_t bits;
 
     memcpy(&bits, &f, sizeof bits);
     uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
 
     return (uint16_t)((bits & 0x7fffffffu) > 0x7f800000u ? (bits >> 16) | 0x40u : rounded);
+#endif
 }
 /* mx_rounded<T>(f): f as an activation of type T. */
 template <class T> __host__ __device__ __forceinline__ T mx_rounded(float f);
@@ -71,7 +78,14 @@ MX_BOTH uint32_t mx_bf16_pair(mx_bf16 low, mx_bf16 high) {
     return (uint32_t)low.bits | (uint32_t)high.bits << 16;
 }
 MX_BOTH uint32_t mx_bf16_pair(float low, float high) {
+#ifdef __CUDA_ARCH__
+    uint32_t pair;
+
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+    return pair;
+#else
     return (uint32_t)mx_bf16_bits(low) | (uint32_t)mx_bf16_bits(high) << 16;
+#endif
 }
 
 /* ------------------------------------------------------------------ sums across threads */
