@@ -94,6 +94,23 @@ MX_DEVICE void mx_store8(mx_bf16 *to, const float v[8], int64_t count, bool wide
     }
 }
 
+/* As it is, bit for bit. */
+template <class T> MX_DEVICE void mx_copy8(T *to, const T *from, int64_t count, bool wide) {
+    if (wide && count >= 8) {
+#pragma unroll
+        for (int i = 0; i < (int)sizeof(T) / 2; i++) {
+            reinterpret_cast<uint4 *>(to)[i] = reinterpret_cast<const uint4 *>(from)[i];
+        }
+        return;
+    }
+#pragma unroll
+    for (int j = 0; j < 8; j++) {
+        if (j < count) {
+            to[j] = from[j];
+        }
+    }
+}
+
 /* Threads over a matrix in pieces of 8 columns: a block holds several rows of narrow matrices, or a part of one wide row. */
 struct mx_plane {
     dim3 grid, block;
