@@ -235,7 +235,7 @@ typedef struct mx_numbers {
     double nll;        /* sum of nll over the loss rows that belong to it */
     double balance, z; /* unweighted router losses times share, added up */
     double grad_norm;  /* before clipping */
-    double skipped;    /* 1: something was not finite, the optimizer changed nothing */
+    double skipped;    /* 1: something was not finite in this step or one before it, the optimizer changed nothing */
 } mx_numbers;
 
 /* language_model: loss = sum nll / step_tokens;  scale[n] = 1 / step_tokens.
@@ -263,7 +263,8 @@ typedef struct mx_adamw_group {
 
 /* p <- p (1 - lr wd); p <- p - lr m^ / (sqrt(v^) + eps), bias-corrected (arXiv:1711.05101). The gradient is first
  * scaled by min(1, max_norm / norm) (max_norm 0: never). When the norm or numbers->loss is not finite nothing is
- * changed and numbers->skipped becomes 1. The gradient is left as it is. */
+ * changed and numbers->skipped becomes 1; when it is 1 already nothing is changed either, so that steps queued behind a
+ * broken one do no harm. The gradient is left as it is. */
 typedef struct mx_adamw {
     float *p, *m, *v;
     const float *g;

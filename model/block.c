@@ -199,6 +199,10 @@ static void routed_forward(mx_model *m, int64_t layer) {
     if (jitter.rate > 0) {
         ops->jitter_forward(m->b, router.x, mx_act(m, mx_scratch_at(m, m->plan.h), m->shape.hidden), &m->rows, jitter);
     }
+    if (m->again) {
+        router.tally = (mx_router_tally){ 0 };
+        router.sums = (mx_router_sums){ 0 };
+    }
     ops->router_forward(m->b, &router);
     ops->experts_forward(m->b, &experts);
 }

@@ -299,6 +299,9 @@ mx_code mx_checkpoint_load(const char *path, mx_trainee *t, const char *identity
         memcpy(part[i].data, o.map.data + at, part[i].size);
         at += part[i].size;
     }
+    if (t->numbers) {
+        b->zero(b, t->numbers, sizeof *t->numbers);
+    }
     t->step = json_integer_value(json_object_get(o.header, "step"));
     t->seed = strtoull(json_string_value(json_object_get(o.header, "seed")), NULL, 10);
     t->adapter.stale = true;

@@ -89,7 +89,7 @@ static void plan_saved(mx_model *m, const size_t op_saved[4], size_t experts_sav
     size_t wide = rows * (size_t)(m->shape.heads * m->shape.head_dim) * act;
     size_t narrow = rows * (size_t)(m->shape.kv_heads * m->shape.head_dim) * act;
     size_t inner = rows * (size_t)m->shape.inner * act;
-    size_t layers = m->limits.training ? (size_t)m->shape.layers : 1;
+    size_t layers = m->limits.training ? (size_t)m->shape.layers : 1, shares = mx_keeps_layers(m) ? layers : 1;
 
     at->rstd1 = take(&used, rows * 4);
     at->rstd2 = take(&used, rows * 4);
@@ -120,7 +120,7 @@ static void plan_saved(mx_model *m, const size_t op_saved[4], size_t experts_sav
     used = 0;
     p->x_stride = m->limits.training ? stream : 0;
     p->x = take(&used, m->limits.training ? stream * (layers + 1) : stream);
-    p->layers = take(&used, layers * at->bytes);
+    p->layers = take(&used, shares * at->bytes);
     p->saved_bytes = used;
 }
 

@@ -153,6 +153,15 @@ static mx_code open_vectors(mx_model *m, const mx_base_file *f, mx_status *st) {
     return code;
 }
 
+/* Hundreds of matrices in one allocation of the device, which rounds each to its alignment. */
+static mx_code reserve(mx_model *m, const mx_base_file *file, mx_status *st) {
+    enum { ROUNDING = 512 };
+    size_t bytes[MX_MEMORY_PURPOSES];
+
+    mx_model_bytes(m->b, file, m->layout, &m->limits, bytes);
+    return m->b->reserve(m->b, MX_MEMORY_WEIGHTS, bytes[MX_MEMORY_WEIGHTS] + (size_t)(m->shape.layers * MX_SITES + 3) * ROUNDING, st);
+}
+
 mx_code mx_model_open(mx_backend *b, const mx_base_file *file, const mx_layout *layout,
                       const mx_model_limits *limits, mx_model **ret, mx_status *st) {
     const mx_shape *shape = mx_base_file_shape(file);
@@ -174,6 +183,10 @@ mx_code mx_model_open(mx_backend *b, const mx_base_file *file, const mx_layout *
         goto done;
     }
     m->frozen.weight = (const mx_weight *const *)m->linear;
+    code = reserve(m, file, st);
+    if (code) {
+        goto done;
+    }
     code = open_vectors(m, file, st);
     if (code) {
         goto done;
@@ -378,6 +391,11 @@ void mx_model_backward(mx_model *m) {
         m->b->zero(m->b, dx.data, mx_tensor_bytes(&dx));
     }
     for (int64_t i = m->shape.layers; i-- > 0;) {
+        if (m->limits.checkpointing && i + 1 < m->shape.layers) { /* what is kept is another layer's */
+            m->again = true;
+            mx_block_forward(m, i);
+            m->again = false;
+        }
         mx_block_backward(m, i);
     }
     m->keeps = false; /* gradients were written over what was kept */

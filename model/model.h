@@ -21,6 +21,8 @@ typedef struct mx_model_limits {
     int64_t rows, loss_rows, segments, spans, questions;
     int64_t tasks;     /* router tallies are told apart by them; >= 1 */
     bool training;     /* false: forward only, the layers share one set of activations */
+    bool checkpointing; /* training with that one set: only the stream between layers is kept, and each layer's forward pass
+                           is computed again in the backward pass (gradient_checkpointing). The same bits */
     bool label_logits; /* mx_model_label_logits will be used */
 } mx_model_limits;
 
@@ -66,6 +68,11 @@ MX_MUST_CHECK mx_code mx_model_label_logits(mx_model *m, const int32_t *id, int6
 /* Adds what the routers counted since the last reading into *into (layers, tasks, experts as here) and zeroes it on the
  * device. Waits. Nothing for a dense method. */
 MX_MUST_CHECK mx_code mx_model_read_load(mx_model *m, mx_router_load *into, mx_status *st);
+/* The same without waiting: queues the copy into host memory of mx_model_tally_bytes (mx_backend.host_alloc) and zeroes the
+ * device's; when a wait for a later mark has come back, mx_model_add_load adds it. 0 bytes, and nothing, for a dense method. */
+size_t mx_model_tally_bytes(const mx_model *m);
+void mx_model_queue_load(mx_model *m, void *host);
+void mx_model_add_load(const mx_model *m, const void *host, mx_router_load *into);
 /* Sizes *ret for this model. */
 void mx_model_init_load(const mx_model *m, mx_router_load *ret);
 

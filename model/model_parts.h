@@ -74,6 +74,7 @@ struct mx_model {
     double step_loss_tokens, step_questions, share;
     int64_t loss_rows, spans, questions;
     bool keeps; /* the forward pass kept its activations */
+    bool again; /* a layer is being computed once more: its router has been counted */
 };
 
 /* memory.c: fills m->plan from shape, layout, limits and backend; touches no device memory. */
@@ -107,8 +108,12 @@ static inline mx_tensor mx_act(const mx_model *m, void *data, int64_t columns) {
 static inline void *mx_scratch_at(const mx_model *m, size_t offset) {
     return m->scratch + offset;
 }
+/* Does each layer have a share of `saved` to itself? */
+static inline bool mx_keeps_layers(const mx_model *m) {
+    return m->limits.training && !m->limits.checkpointing;
+}
 static inline void *mx_layer_at(const mx_model *m, int64_t layer, size_t offset) {
-    return m->saved + m->plan.layers + (m->limits.training ? (size_t)layer : 0) * m->plan.layer.bytes + offset;
+    return m->saved + m->plan.layers + (mx_keeps_layers(m) ? (size_t)layer : 0) * m->plan.layer.bytes + offset;
 }
 /* The stream before layer i; i = layers: after the last. */
 static inline mx_tensor mx_stream_at(const mx_model *m, int64_t layer) {

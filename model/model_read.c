@@ -66,30 +66,50 @@ static void add_reals(double *to, const void *from, int64_t n) {
     }
 }
 
-mx_code mx_model_read_load(mx_model *m, mx_router_load *into, mx_status *st) {
+size_t mx_model_tally_bytes(const mx_model *m) {
+    return m->experts ? m->plan.tally_bytes : 0;
+}
+
+void mx_model_queue_load(mx_model *m, void *host) {
+    if (m->experts) {
+        m->b->queue_read(m->b, host, m->batch + m->plan.tally, m->plan.tally_bytes);
+        m->b->zero(m->b, m->batch + m->plan.tally, m->plan.tally_bytes);
+    }
+}
+
+void mx_model_add_load(const mx_model *m, const void *host, mx_router_load *into) {
     const mx_memory_plan *p = &m->plan;
+    const unsigned char *from = host;
     int64_t planes = m->shape.layers * m->limits.tasks, cells = planes * m->experts;
+
+    if (!m->experts) {
+        return;
+    }
+    assert(into->layers == m->shape.layers && into->tasks == m->limits.tasks && into->experts == m->experts);
+    add_integers(into->tokens, from + p->tally_tokens, cells);
+    add_integers(into->dropped, from + p->tally_dropped, cells);
+    add_reals(into->probability, from + p->tally_probability, cells);
+    add_integers(into->pairs, from + p->tally_pairs, cells * m->experts);
+    add_integers(into->rows, from + p->tally_rows, planes);
+    add_reals(into->entropy, from + p->tally_entropy, planes);
+}
+
+mx_code mx_model_read_load(mx_model *m, mx_router_load *into, mx_status *st) {
     unsigned char *host;
     mx_code code;
 
     if (!m->experts) {
         return MX_OK;
     }
-    assert(into->layers == m->shape.layers && into->tasks == m->limits.tasks && into->experts == m->experts);
-    host = malloc(p->tally_bytes);
+    host = malloc(m->plan.tally_bytes);
     if (!host) {
         return mx_fail(st, MX_E_MEMORY, MX_NOWHERE, "no memory to read the router's load");
     }
-    m->b->read(m->b, host, m->batch + p->tally, p->tally_bytes);
+    m->b->read(m->b, host, m->batch + m->plan.tally, m->plan.tally_bytes);
     code = m->b->sync(m->b, st);
     if (!code) {
-        add_integers(into->tokens, host + p->tally_tokens, cells);
-        add_integers(into->dropped, host + p->tally_dropped, cells);
-        add_reals(into->probability, host + p->tally_probability, cells);
-        add_integers(into->pairs, host + p->tally_pairs, cells * m->experts);
-        add_integers(into->rows, host + p->tally_rows, planes);
-        add_reals(into->entropy, host + p->tally_entropy, planes);
-        m->b->zero(m->b, m->batch + p->tally, p->tally_bytes);
+        mx_model_add_load(m, host, into);
+        m->b->zero(m->b, m->batch + m->plan.tally, m->plan.tally_bytes);
     }
     free(host);
     return code;

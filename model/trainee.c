@@ -83,6 +83,7 @@ mx_code mx_trainee_start(mx_trainee *t, uint64_t seed, mx_status *st) {
     t->step = 0;
     if (t->m) {
         zero(t, t->adapter.gradient, 3 * trained);
+        b->zero(b, t->numbers, sizeof *t->numbers);
     }
     for (size_t i = 0; i < l->count; i++) {
         const mx_declaration *d = &l->item[i];
@@ -119,7 +120,7 @@ void mx_trainee_begin(mx_trainee *t) {
     assert(t->m);
     zero(t, t->adapter.gradient, l->size[MX_KIND_TRAINED]);
     zero(t, t->adapter.value[MX_KIND_SUMMED], l->size[MX_KIND_SUMMED]);
-    t->adapter.backend->zero(t->adapter.backend, t->numbers, sizeof *t->numbers);
+    t->adapter.backend->zero(t->adapter.backend, t->numbers, offsetof(mx_numbers, skipped));
 }
 
 double mx_trainee_learning_rate(const mx_trainee *t) {
@@ -190,7 +191,7 @@ static const mx_declaration *first_at_fault(const mx_layout *l, const float *gra
     return found;
 }
 
-static mx_code diverged(mx_trainee *t, const mx_numbers *n, mx_status *st) {
+static mx_code diverged(mx_trainee *t, int64_t step, const mx_numbers *n, mx_status *st) {
     const mx_layout *l = t->adapter.layout;
     float *gradient = malloc((size_t)l->size[MX_KIND_TRAINED] * sizeof *gradient + 1);
     const mx_declaration *d = NULL;
@@ -207,15 +208,23 @@ static mx_code diverged(mx_trainee *t, const mx_numbers *n, mx_status *st) {
     }
     if (!d) {
         (void)mx_fail(st, MX_E_DIVERGED, MX_NOWHERE, "step %lld: %s is not finite (loss %g, gradient norm %g)",
-                      (long long)t->step, isfinite(n->loss) ? "the gradient's norm" : "the loss", n->loss, n->grad_norm);
+                      (long long)step, isfinite(n->loss) ? "the gradient's norm" : "the loss", n->loss, n->grad_norm);
     } else {
         (void)mx_fail(st, MX_E_DIVERGED, MX_NOWHERE,
                       "step %lld: %s is not finite (loss %g); the gradient breaks first in layer %lld, %s %s%s",
-                      (long long)t->step, isfinite(n->loss) ? "the gradient" : "the loss", n->loss,
+                      (long long)step, isfinite(n->loss) ? "the gradient" : "the loss", n->loss,
                       (long long)d->layer, d->module ? d->module : "", d->part, expert);
     }
     mx_hint(st, "nothing was changed by this step; look at learning_rate, warmup_steps, max_grad_norm and lora_alpha");
     return MX_E_DIVERGED;
+}
+
+void mx_trainee_queue_numbers(mx_trainee *t, mx_numbers *host) {
+    t->adapter.backend->queue_read(t->adapter.backend, host, t->numbers, sizeof *host);
+}
+
+mx_code mx_trainee_judge(mx_trainee *t, int64_t step, const mx_numbers *n, mx_status *st) {
+    return n->skipped != 0 ? diverged(t, step, n, st) : MX_OK;
 }
 
 mx_code mx_trainee_numbers(mx_trainee *t, mx_numbers *ret, mx_status *st) {
@@ -223,7 +232,7 @@ mx_code mx_trainee_numbers(mx_trainee *t, mx_numbers *ret, mx_status *st) {
 
     b->read(b, ret, t->numbers, sizeof *ret);
     MX_TRY(b->sync(b, st));
-    return ret->skipped != 0 ? diverged(t, ret, st) : MX_OK;
+    return mx_trainee_judge(t, t->step, ret, st);
 }
 
 static size_t trained_bytes(const mx_trainee *t) {

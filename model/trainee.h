@@ -46,7 +46,7 @@ void mx_trainee_close(mx_trainee *t); /* NULL is fine */
  * what is declared elsewhere changes nothing here. */
 MX_MUST_CHECK mx_code mx_trainee_start(mx_trainee *t, uint64_t seed, mx_status *st);
 
-/* Zeroes gradients and numbers. */
+/* Zeroes gradients and numbers, but for `skipped`, which stays until mx_trainee_start or mx_checkpoint_load. */
 void mx_trainee_begin(mx_trainee *t);
 /* Method's own gradients and losses, clipping, AdamW with this step's learning rate, after_step. Nothing is read back. */
 void mx_trainee_end(mx_trainee *t);
@@ -57,6 +57,13 @@ double mx_trainee_learning_rate(const mx_trainee *t);
 /* Waits, and gives the numbers of the step that ended. When the optimizer skipped it (a loss or gradient was not finite):
  * MX_E_DIVERGED with the step, the first tensor at fault and what to look at; *ret is filled nevertheless. */
 MX_MUST_CHECK mx_code mx_trainee_numbers(mx_trainee *t, mx_numbers *ret, mx_status *st);
+
+/* The same without waiting: queues the copy of the numbers into `host` (mx_backend.host_alloc); when a wait for a later mark has
+ * come back, mx_trainee_judge says what they mean. A skipped step is the last that changed nothing by itself: the optimizer
+ * leaves everything alone from then on, so steps queued behind it did no harm, and the gradient at fault can be had by
+ * computing that step's once more. `step` counts from 1; the gradient on the device is that step's. */
+void mx_trainee_queue_numbers(mx_trainee *t, mx_numbers *host);
+MX_MUST_CHECK mx_code mx_trainee_judge(mx_trainee *t, int64_t step, const mx_numbers *n, mx_status *st);
 
 /* Host copies for checks and tests: layout->size[MX_KIND_TRAINED] values. */
 void mx_trainee_read_values(const mx_trainee *t, float *ret);

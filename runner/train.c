@@ -95,23 +95,44 @@ static int64_t work_ahead(const mx_session *s) {
 
 /* -------------------------------------------------------------------- rows */
 
+enum { QUEUE = 2 };
+
+/* A step whose work is queued; numbers and load (page-locked) hold what it left when `mark` has passed. */
+typedef struct queued_step {
+    int64_t step; /* from 1 */
+    uint64_t mark;
+    int64_t rows, loss_rows;
+    double learning_rate, began;
+    mx_numbers *numbers;
+    void *load; /* the routers' tally; NULL: a dense method */
+} queued_step;
+
+typedef struct loop {
+    mx_session *s;
+    queued_step queue[QUEUE]; /* a ring: `count` of them from `first` on */
+    int first, count;
+    int ahead;   /* how many may be queued behind the one whose numbers are read */
+    double done; /* when the last one was done */
+} loop;
+
 /* `last`: the run ends with this step, whatever is due: its numbers and the open window are kept. */
-static mx_code store_step(mx_session *s, int64_t step, const mx_stream_step *batch, const mx_numbers *n, double rate,
-                          double learning_rate, bool last, mx_status *st) {
+static mx_code store_step(mx_session *s, const queued_step *q, double rate, bool last, mx_status *st) {
     const mx_plan *p = s->plan;
+    const mx_numbers *n = q->numbers;
+    int64_t step = q->step;
     const struct {
         const char *name;
         double value;
         bool wanted;
     } metric[] = {
         { "loss", n->loss, true },
-        { "nll", n->nll / (double)batch->loss_rows, true },
+        { "nll", n->nll / (double)q->loss_rows, true },
         { "balance", n->balance, p->layout->trained_router > 0 },
         { "z", n->z, p->layout->trained_router > 0 },
         { "total", mx_method_total(p->method, p->config, n, NULL), p->layout->trained_router > 0 },
         { "grad_norm", n->grad_norm, true },
-        { "learning_rate", learning_rate, true },
-        { "tokens", (double)batch->rows, true },
+        { "learning_rate", q->learning_rate, true },
+        { "tokens", (double)q->rows, true },
         { "tokens_per_second", rate, true },
     };
     bool logged = last || step % p->logging_steps == 0, window = last || step % p->router_log_steps == 0;
@@ -154,42 +175,113 @@ static void show_step(mx_session *s, int64_t step, const mx_numbers *n, double l
                      (long long)p->recipe->train.data.num_epochs, n->loss, learning_rate, s->rate / 1000, router);
 }
 
-/* -------------------------------------------------------------------- the loop */
+/* -------------------------------------------------------------------- the loop
+ *
+ * A step is queued, its numbers and router counts are copied at its end to page-locked memory, and read when they have
+ * arrived. With a device beside the host the next step is queued before, so that the device never waits for the host. */
 
-static mx_code train_step(mx_session *s, int64_t index, mx_status *st) {
+static void queue_gradient(mx_session *s, int64_t index, mx_stream_step *batch) {
     const mx_plan *p = s->plan;
     const mx_pass pass = { .training = true, .seed = (uint64_t)p->recipe->seed, .step = (uint64_t)index,
                            .choice = p->recipe->train.data.objective == MX_OBJECTIVE_CHOICE };
     mx_adapter *adapter = &s->trainee->adapter;
-    double began = mx_seconds(), rate = mx_trainee_learning_rate(s->trainee), speed;
-    mx_stream_step batch;
-    mx_numbers numbers;
-    mx_code code;
 
     mx_arena_rewind(&s->step);
-    mx_stream_read(p->stream, index, &s->step, &batch);
+    mx_stream_read(p->stream, index, &s->step, batch);
     mx_trainee_begin(s->trainee);
-    for (int64_t i = 0; i < batch.batches; i++) {
-        mx_model_forward(s->model, &adapter, 1, batch.batch[i], &pass);
+    for (int64_t i = 0; i < batch->batches; i++) {
+        mx_model_forward(s->model, &adapter, 1, batch->batch[i], &pass);
         mx_model_losses(s->model, s->trainee->numbers);
         mx_model_backward(s->model);
     }
+}
+
+static void queue_step(loop *l, int64_t index) {
+    mx_session *s = l->s;
+    mx_backend *b = mx_model_backend(s->model);
+    queued_step *q = &l->queue[(l->first + l->count++) % QUEUE];
+    mx_stream_step batch;
+
+    q->step = index + 1;
+    q->began = mx_seconds();
+    q->learning_rate = mx_trainee_learning_rate(s->trainee);
+    queue_gradient(s, index, &batch);
     mx_trainee_end(s->trainee);
-    code = mx_trainee_numbers(s->trainee, &numbers, st);
-    if (code == MX_OK) { /* every step by itself: how the window's f64 sums round must not depend on when a checkpoint was due */
-        MX_TRY(mx_model_read_load(s->model, &s->window, st));
+    mx_trainee_queue_numbers(s->trainee, q->numbers);
+    mx_model_queue_load(s->model, q->load); /* every step by itself: how the window's f64 sums round must not depend on when a
+                                               checkpoint was due */
+    q->mark = b->mark(b);
+    q->rows = batch.rows;
+    q->loss_rows = batch.loss_rows;
+}
+
+/* Waits for the oldest queued step and stores what it left. */
+static mx_code collect_step(loop *l, mx_status *st) {
+    mx_session *s = l->s;
+    mx_backend *b = mx_model_backend(s->model);
+    const queued_step *q = &l->queue[l->first];
+    double now, speed;
+    mx_code code;
+
+    l->first = (l->first + 1) % QUEUE;
+    l->count--;
+    MX_TRY(b->wait(b, q->mark, st));
+    now = mx_seconds();
+    speed = (double)q->rows / (now - (q->began > l->done ? q->began : l->done));
+    l->done = now;
+    if (q->numbers->skipped != 0 && l->count > 0) { /* what is on the device is a later step's: this one's again, to look at */
+        mx_stream_step batch;
+
+        queue_gradient(s, q->step - 1, &batch);
+        mx_trainee_finish_gradient(s->trainee);
     }
+    code = mx_trainee_judge(s->trainee, q->step, q->numbers, st);
+    mx_model_add_load(s->model, q->load, &s->window);
     if (code) {
-        mx_code stored = store_step(s, index + 1, &batch, &numbers, 0, rate, true, NULL);
+        mx_code stored = store_step(s, q, 0, true, NULL);
 
         (void)stored; /* the failure is what the user must hear of */
         return code;
     }
-    speed = (double)batch.rows / (mx_seconds() - began);
     s->rate = s->rate > 0 ? 0.9 * s->rate + 0.1 * speed : speed;
-    s->progress.work_done += 3 * batch.rows;
-    show_step(s, index + 1, &numbers, rate); /* before a full window is stored and begun anew */
-    return store_step(s, index + 1, &batch, &numbers, speed, rate, index + 1 == p->totals.steps, st);
+    s->progress.work_done += 3 * q->rows;
+    show_step(s, q->step, q->numbers, q->learning_rate); /* before a full window is stored and begun anew */
+    return store_step(s, q, speed, q->step == s->plan->totals.steps, st);
+}
+
+/* Until at most `left` steps are on their way. */
+static mx_code collect(loop *l, int left, mx_status *st) {
+    while (l->count > left) {
+        MX_TRY(collect_step(l, st));
+    }
+    return MX_OK;
+}
+
+static mx_code open_loop(loop *l, mx_session *s, mx_status *st) {
+    mx_backend *b = mx_model_backend(s->model);
+
+    *l = (loop){ .s = s, .ahead = b->device_bytes > 0 ? QUEUE - 1 : 0 };
+    for (int i = 0; i < QUEUE; i++) {
+        MX_TRY(b->host_alloc(b, sizeof *l->queue[i].numbers, (void **)&l->queue[i].numbers, st));
+        if (mx_model_tally_bytes(s->model)) {
+            MX_TRY(b->host_alloc(b, mx_model_tally_bytes(s->model), &l->queue[i].load, st));
+        }
+    }
+    return MX_OK;
+}
+
+static void close_loop(loop *l) {
+    mx_backend *b = mx_model_backend(l->s->model);
+
+    if (l->count > 0) { /* after a failure: copies into this memory may be on their way */
+        mx_code code = b->sync(b, NULL);
+
+        (void)code;
+    }
+    for (int i = 0; i < QUEUE; i++) {
+        b->host_release(b, l->queue[i].load);
+        b->host_release(b, l->queue[i].numbers);
+    }
 }
 
 static void hint_resume(const mx_session *s, mx_status *st) {
@@ -224,8 +316,38 @@ static mx_code finish(mx_session *s, mx_status *st) {
     return mx_adapter_export(&s->trainee->adapter, s->plan->base.name, s->adapter_folder, st);
 }
 
+static mx_code run_steps(loop *l, mx_status *st) {
+    mx_session *s = l->s;
+    const mx_plan *p = s->plan;
+
+    for (int64_t step = s->first_step; step < p->totals.steps; step++) {
+        bool scores = mx_plan_scores_at(p, step + 1), saves = scores || (p->save_steps > 0 && (step + 1) % p->save_steps == 0);
+
+        queue_step(l, step);
+        MX_TRY(collect(l, saves || stopping(s) ? 0 : l->ahead, st));
+        if (stopping(s)) {
+            MX_TRY(collect(l, 0, st));
+            return stop_here(s, st);
+        }
+        if (saves) {
+            MX_TRY(save_checkpoint(s, st));
+        }
+        if (scores) {
+            mx_code code = evaluate(s, step + 1, st);
+
+            if (code == MX_E_STOPPED) {
+                hint_resume(s, st);
+            }
+            MX_TRY(code);
+        }
+    }
+    MX_TRY(collect(l, 0, st));
+    return finish(s, st);
+}
+
 mx_code mx_train(mx_session *s, mx_status *st) {
     const mx_plan *p = s->plan;
+    loop l;
     mx_code code;
 
     s->window_first = 1;
@@ -240,21 +362,10 @@ mx_code mx_train(mx_session *s, mx_status *st) {
         }
         MX_TRY(code);
     }
-    for (int64_t step = s->first_step; step < p->totals.steps; step++) {
-        MX_TRY(train_step(s, step, st));
-        if (stopping(s)) {
-            return stop_here(s, st);
-        }
-        if ((p->save_steps > 0 && (step + 1) % p->save_steps == 0) || mx_plan_scores_at(p, step + 1)) {
-            MX_TRY(save_checkpoint(s, st));
-        }
-        if (mx_plan_scores_at(p, step + 1)) {
-            code = evaluate(s, step + 1, st);
-            if (code == MX_E_STOPPED) {
-                hint_resume(s, st);
-            }
-            MX_TRY(code);
-        }
+    code = open_loop(&l, s, st);
+    if (!code) {
+        code = run_steps(&l, st);
     }
-    return finish(s, st);
+    close_loop(&l);
+    return code;
 }

@@ -57,7 +57,7 @@ void mx_cpu_adamw(mx_backend *q, const mx_adamw *a) {
     (void)q;
     assert(a->step >= 1);
     a->numbers->grad_norm = length;
-    if (!isfinite(length) || !isfinite(a->numbers->loss)) {
+    if (!isfinite(length) || !isfinite(a->numbers->loss) || a->numbers->skipped != 0) {
         a->numbers->skipped = 1;
         return;
     }

@@ -1,5 +1,6 @@
 /* A run stopped and gone on with equals the run that never stopped, to the bit; damaged or foreign files are refused. */
 #include "model/checkpoint.h"
+#include "tests/support/device.h"
 
 #include "base/file.h"
 #include "model/trial.h"
@@ -20,7 +21,7 @@ typedef struct bench {
 #define MUST(call) cr_assert_eq((call), MX_OK, "%s: %s", #call, s->st.text)
 
 static void open_bench(bench *s, mx_precision precision) {
-    mx_backend_options o = { .device = "cpu", .threads = 1, .precision = precision };
+    mx_backend_options o = { .device = KIT_DEVICE, .threads = 1, .precision = precision };
     mx_trial_shape shape = MX_TRIAL_SHAPE;
 
     memset(s, 0, sizeof *s);

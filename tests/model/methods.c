@@ -4,6 +4,7 @@
  * one thread: the sizes are tiny. */
 #include "model/adapter_config.h"
 #include "model/trial.h"
+#include "tests/support/device.h"
 
 #include <criterion/criterion.h>
 #include <math.h>
@@ -21,7 +22,7 @@ typedef struct bench {
 #define MUST(call) cr_assert_eq((call), MX_OK, "%s: %s", #call, s->st.text)
 
 static void open_bench(bench *s, bool biases) {
-    mx_backend_options o = { .device = "cpu", .threads = 1 };
+    mx_backend_options o = { .device = KIT_DEVICE, .threads = 1 };
     mx_trial_shape shape = MX_TRIAL_SHAPE;
 
     memset(s, 0, sizeof *s);

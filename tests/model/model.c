@@ -1,5 +1,6 @@
 /* The engine as a whole: memory as planned, passes that agree with each other, and what is said when numbers break. */
 #include "model/trial.h"
+#include "tests/support/device.h"
 
 #include <criterion/criterion.h>
 #include <math.h>
@@ -16,7 +17,7 @@ typedef struct bench {
 #define MUST(call) cr_assert_eq((call), MX_OK, "%s: %s", #call, s->st.text)
 
 static void open_bench(bench *s, mx_precision precision, bool biases, bool tied) {
-    mx_backend_options o = { .device = "cpu", .threads = 1, .precision = precision };
+    mx_backend_options o = { .device = KIT_DEVICE, .threads = 1, .precision = precision };
     mx_trial_shape shape = MX_TRIAL_SHAPE;
 
     memset(s, 0, sizeof *s);
