@@ -1,0 +1,372 @@
+/* runtime.cc - the CUDA runtime of a device that is the CPU. */
+#include "kernels/cuda/shim/runtime.h"
+
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <mutex>
+#include <new>
+#include <unordered_map>
+
+struct shim_stream {
+    unsigned flags;
+};
+struct shim_event {
+    unsigned flags;
+    bool recorded;
+    std::chrono::steady_clock::time_point at;
+};
+
+namespace {
+
+enum { ALIGNMENT = 256, SHARED_OPTIN = 232448 /* sm_90's */ };
+
+struct allocation {
+    size_t bytes;
+    bool host;
+};
+
+struct runtime {
+    std::mutex lock;
+    std::unordered_map<void *, allocation> held;
+    size_t bytes = 0, all = (size_t)8 << 30, calls = 0;
+    unsigned long long launches = 0, lost_after = ~0ull;
+    bool no_driver = false, old_driver = false, no_device = false, old_device = false, lost = false;
+
+    runtime() {
+        const char *size = getenv("MIXRUN_SHIM_BYTES"), *fail = getenv("MIXRUN_SHIM_FAIL");
+
+        if (size && *size) {
+            all = strtoull(size, NULL, 0);
+        }
+        if (!fail || !*fail) {
+            return;
+        }
+        no_driver = strcmp(fail, "no driver") == 0;
+        old_driver = strcmp(fail, "old driver") == 0;
+        no_device = strcmp(fail, "no device") == 0;
+        old_device = strcmp(fail, "sm_75") == 0;
+        if (!no_driver && !old_driver && !no_device && !old_device && sscanf(fail, "lost after %llu launches", &lost_after) != 1) {
+            fprintf(stderr, "cuda shim: MIXRUN_SHIM_FAIL=\"%s\" means nothing to it\n", fail);
+            abort();
+        }
+    }
+};
+
+runtime &the() {
+    static runtime *r = new runtime; /* never destroyed: streams and memory may outlive main */
+
+    return *r;
+}
+
+thread_local cudaError_t last_error = cudaSuccess;
+
+cudaError_t told(cudaError_t e) {
+    if (e != cudaSuccess) {
+        last_error = e;
+    }
+    return e;
+}
+
+/* What every call says when the device cannot be reached, or has been lost: that stays so. */
+cudaError_t state() {
+    runtime &r = the();
+
+    if (r.no_driver || r.old_driver) {
+        return cudaErrorInsufficientDriver;
+    }
+    if (r.no_device) {
+        return cudaErrorNoDevice;
+    }
+    return r.lost ? cudaErrorIllegalAddress : cudaSuccess;
+}
+
+cudaError_t take(void **memory, size_t bytes, bool host) {
+    runtime &r = the();
+    std::lock_guard<std::mutex> hold(r.lock);
+
+    *memory = NULL;
+    if (state() != cudaSuccess) {
+        return told(state());
+    }
+    r.calls++;
+    if (bytes == 0) {
+        return cudaSuccess;
+    }
+    if (!host && (bytes > r.all || r.bytes > r.all - bytes)) {
+        return told(cudaErrorMemoryAllocation);
+    }
+    void *p = NULL; /* exactly as large as asked for: AddressSanitizer then knows its end */
+
+    if (posix_memalign(&p, ALIGNMENT, bytes) != 0) {
+        return told(cudaErrorMemoryAllocation);
+    }
+    memset(p, 0xff, bytes);
+    r.held.emplace(p, allocation{ bytes, host });
+    r.bytes += host ? 0 : bytes;
+    *memory = p;
+    return cudaSuccess;
+}
+
+cudaError_t give(void *memory, bool host) {
+    runtime &r = the();
+    std::lock_guard<std::mutex> hold(r.lock);
+
+    if (!memory) {
+        return told(state());
+    }
+    auto at = r.held.find(memory);
+
+    if (at == r.held.end() || at->second.host != host) {
+        return told(cudaErrorInvalidValue);
+    }
+    r.calls++;
+    r.bytes -= host ? 0 : at->second.bytes;
+    r.held.erase(at);
+    free(memory);
+    return told(state());
+}
+
+}
+
+namespace shim {
+bool runtime_launches() {
+    runtime &r = the();
+    std::lock_guard<std::mutex> hold(r.lock);
+
+    if (r.launches++ >= r.lost_after) {
+        r.lost = true;
+    }
+    return told(state()) == cudaSuccess;
+}
+size_t runtime_allocations() {
+    std::lock_guard<std::mutex> hold(the().lock);
+
+    return the().calls;
+}
+size_t runtime_bytes() {
+    std::lock_guard<std::mutex> hold(the().lock);
+
+    return the().bytes;
+}
+}
+
+/* ------------------------------------------------------------------ the device */
+
+cudaError_t cudaGetDeviceCount(int *count) {
+    cudaError_t e = state();
+
+    *count = e == cudaSuccess || e == cudaErrorIllegalAddress ? 1 : 0;
+    return told(e);
+}
+
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp *p, int device) {
+    if (device != 0) {
+        return told(cudaErrorInvalidDevice);
+    }
+    if (state() != cudaSuccess) {
+        return told(state());
+    }
+    memset(p, 0, sizeof *p);
+    snprintf(p->name, sizeof p->name, "CUDA shim on the CPU");
+    p->totalGlobalMem = the().all;
+    p->sharedMemPerBlock = 49152;
+    p->sharedMemPerBlockOptin = SHARED_OPTIN;
+    p->sharedMemPerMultiprocessor = SHARED_OPTIN + 1024;
+    p->major = the().old_device ? 7 : 9;
+    p->minor = the().old_device ? 5 : 0;
+    p->multiProcessorCount = 4;
+    p->warpSize = 32;
+    p->maxThreadsPerBlock = 1024;
+    p->l2CacheSize = 50 << 20;
+    p->managedMemory = p->concurrentManagedAccess = 1;
+    return cudaSuccess;
+}
+
+cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr attribute, int device) {
+    cudaDeviceProp p;
+    cudaError_t e = cudaGetDeviceProperties(&p, device);
+
+    if (e != cudaSuccess) {
+        return e;
+    }
+    switch (attribute) {
+    case cudaDevAttrMaxThreadsPerBlock: *value = p.maxThreadsPerBlock; break;
+    case cudaDevAttrMaxSharedMemoryPerBlock: *value = (int)p.sharedMemPerBlock; break;
+    case cudaDevAttrWarpSize: *value = p.warpSize; break;
+    case cudaDevAttrMultiProcessorCount: *value = p.multiProcessorCount; break;
+    case cudaDevAttrManagedMemory: *value = p.managedMemory; break;
+    case cudaDevAttrConcurrentManagedAccess: *value = p.concurrentManagedAccess; break;
+    case cudaDevAttrComputeCapabilityMajor: *value = p.major; break;
+    case cudaDevAttrComputeCapabilityMinor: *value = p.minor; break;
+    case cudaDevAttrMaxSharedMemoryPerMultiprocessor: *value = (int)p.sharedMemPerMultiprocessor; break;
+    case cudaDevAttrMaxSharedMemoryPerBlockOptin: *value = (int)p.sharedMemPerBlockOptin; break;
+    case cudaDevAttrL2CacheSize: *value = p.l2CacheSize; break;
+    default: return told(cudaErrorInvalidValue);
+    }
+    return cudaSuccess;
+}
+
+cudaError_t cudaSetDevice(int device) {
+    return told(state() != cudaSuccess ? state() : device == 0 ? cudaSuccess : cudaErrorInvalidDevice);
+}
+cudaError_t cudaGetDevice(int *device) {
+    *device = 0;
+    return told(state());
+}
+cudaError_t cudaDriverGetVersion(int *version) {
+    *version = the().no_driver ? 0 : the().old_driver ? 11040 : CUDART_VERSION;
+    return cudaSuccess;
+}
+cudaError_t cudaRuntimeGetVersion(int *version) {
+    *version = CUDART_VERSION;
+    return cudaSuccess;
+}
+cudaError_t cudaDeviceSynchronize(void) {
+    return told(state());
+}
+
+/* ------------------------------------------------------------------ errors */
+
+cudaError_t cudaGetLastError(void) {
+    cudaError_t e = last_error;
+
+    last_error = the().lost ? cudaErrorIllegalAddress : cudaSuccess;
+    return e;
+}
+cudaError_t cudaPeekAtLastError(void) {
+    return last_error;
+}
+const char *cudaGetErrorName(cudaError_t e) {
+    switch (e) {
+    case cudaSuccess: return "cudaSuccess";
+    case cudaErrorInvalidValue: return "cudaErrorInvalidValue";
+    case cudaErrorMemoryAllocation: return "cudaErrorMemoryAllocation";
+    case cudaErrorInvalidConfiguration: return "cudaErrorInvalidConfiguration";
+    case cudaErrorInsufficientDriver: return "cudaErrorInsufficientDriver";
+    case cudaErrorNoDevice: return "cudaErrorNoDevice";
+    case cudaErrorInvalidDevice: return "cudaErrorInvalidDevice";
+    case cudaErrorInvalidResourceHandle: return "cudaErrorInvalidResourceHandle";
+    case cudaErrorNotReady: return "cudaErrorNotReady";
+    case cudaErrorIllegalAddress: return "cudaErrorIllegalAddress";
+    }
+    return "unrecognized error code";
+}
+const char *cudaGetErrorString(cudaError_t e) {
+    switch (e) {
+    case cudaSuccess: return "no error";
+    case cudaErrorInvalidValue: return "invalid argument";
+    case cudaErrorMemoryAllocation: return "out of memory";
+    case cudaErrorInvalidConfiguration: return "invalid configuration argument";
+    case cudaErrorInsufficientDriver: return "CUDA driver version is insufficient for CUDA runtime version";
+    case cudaErrorNoDevice: return "no CUDA-capable device is detected";
+    case cudaErrorInvalidDevice: return "invalid device ordinal";
+    case cudaErrorInvalidResourceHandle: return "invalid resource handle";
+    case cudaErrorNotReady: return "device not ready";
+    case cudaErrorIllegalAddress: return "an illegal memory access was encountered";
+    }
+    return "unrecognized error code";
+}
+
+/* ------------------------------------------------------------------ memory */
+
+cudaError_t cudaMalloc(void **memory, size_t bytes) {
+    return take(memory, bytes, false);
+}
+cudaError_t cudaMallocManaged(void **memory, size_t bytes, unsigned) {
+    return bytes ? take(memory, bytes, false) : told(cudaErrorInvalidValue);
+}
+cudaError_t cudaFree(void *memory) {
+    return give(memory, false);
+}
+cudaError_t cudaMallocHost(void **memory, size_t bytes) {
+    return take(memory, bytes, true);
+}
+cudaError_t cudaHostAlloc(void **memory, size_t bytes, unsigned) {
+    return take(memory, bytes, true);
+}
+cudaError_t cudaFreeHost(void *memory) {
+    return give(memory, true);
+}
+cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *all_bytes) {
+    runtime &r = the();
+    std::lock_guard<std::mutex> hold(r.lock);
+
+    *all_bytes = r.all;
+    *free_bytes = r.all - r.bytes;
+    return told(state());
+}
+cudaError_t cudaMemcpy(void *to, const void *from, size_t bytes, cudaMemcpyKind) {
+    if (state() == cudaSuccess && bytes) {
+        memmove(to, from, bytes);
+    }
+    return told(state());
+}
+cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind kind, cudaStream_t) {
+    return cudaMemcpy(to, from, bytes, kind);
+}
+cudaError_t cudaMemset(void *to, int value, size_t bytes) {
+    if (state() == cudaSuccess && bytes) {
+        memset(to, value, bytes);
+    }
+    return told(state());
+}
+cudaError_t cudaMemsetAsync(void *to, int value, size_t bytes, cudaStream_t) {
+    return cudaMemset(to, value, bytes);
+}
+
+/* ------------------------------------------------------------------ streams and events */
+
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags) {
+    *stream = state() == cudaSuccess ? new shim_stream{ flags } : NULL;
+    return told(state());
+}
+cudaError_t cudaStreamDestroy(cudaStream_t stream) {
+    delete stream;
+    return told(state());
+}
+cudaError_t cudaStreamSynchronize(cudaStream_t) {
+    return told(state());
+}
+cudaError_t cudaStreamQuery(cudaStream_t) {
+    return told(state());
+}
+cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t event, unsigned) {
+    return told(event ? state() : cudaErrorInvalidResourceHandle);
+}
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags) {
+    *event = state() == cudaSuccess ? new shim_event{ flags, false, {} } : NULL;
+    return told(state());
+}
+cudaError_t cudaEventDestroy(cudaEvent_t event) {
+    delete event;
+    return told(state());
+}
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t) {
+    if (!event) {
+        return told(cudaErrorInvalidResourceHandle);
+    }
+    event->recorded = true;
+    event->at = std::chrono::steady_clock::now();
+    return told(state());
+}
+cudaError_t cudaEventQuery(cudaEvent_t event) {
+    return told(event ? state() : cudaErrorInvalidResourceHandle);
+}
+cudaError_t cudaEventSynchronize(cudaEvent_t event) {
+    return told(event ? state() : cudaErrorInvalidResourceHandle);
+}
+cudaError_t cudaEventElapsedTime(float *milliseconds, cudaEvent_t from, cudaEvent_t to) {
+    if (!from || !to || !from->recorded || !to->recorded || ((from->flags | to->flags) & cudaEventDisableTiming)) {
+        return told(cudaErrorInvalidResourceHandle);
+    }
+    *milliseconds = std::chrono::duration<float, std::milli>(to->at - from->at).count();
+    return told(state());
+}
+
+cudaError_t cudaFuncSetAttribute(const void *kernel, cudaFuncAttribute attribute, int value) {
+    bool fits = attribute != cudaFuncAttributeMaxDynamicSharedMemorySize || (value >= 0 && value <= SHARED_OPTIN);
+
+    return told(kernel && fits ? state() : cudaErrorInvalidValue);
+}
