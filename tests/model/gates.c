@@ -1,5 +1,6 @@
 /* METHODS.md 9 a-h, as `mixrun selftest` runs them. */
 #include "model/gates.h"
+#include "tests/support/device.h"
 
 #include <criterion/criterion.h>
 
@@ -14,7 +15,7 @@ static void count(void *context, const mx_gate_result *r) {
 
 Test(gates, hold_in_f32_and_in_bf16) {
     for (int p = MX_PRECISION_F32; p <= MX_PRECISION_BF16; p++) {
-        mx_backend_options o = { .device = "cpu", .threads = 1, .precision = (mx_precision)p };
+        mx_backend_options o = { .device = KIT_DEVICE, .threads = 1, .precision = (mx_precision)p };
         mx_status st = { 0 };
         told t = { 0 };
 

@@ -1,5 +1,6 @@
 /* The golden vectors of independent float64 implementations (MIXRUN_VECTORS/tiny-a), in f32 and in bf16. */
 #include "model/vectors.h"
+#include "tests/support/device.h"
 
 #include <criterion/criterion.h>
 #include <math.h>
@@ -45,7 +46,7 @@ Test(vectors, every_built_case_agrees_in_f32_in_every_way) {
     mx_vectors_summary sum;
     mx_status st = { 0 };
 
-    examine((mx_backend_options){ .device = "cpu", .threads = 1, .precision = MX_PRECISION_F32 }, &sum, &st);
+    examine((mx_backend_options){ .device = KIT_DEVICE, .threads = 1, .precision = MX_PRECISION_F32 }, &sum, &st);
     cr_expect_eq(sum.built, 13, "%lld built", (long long)sum.built);
     cr_expect_eq(sum.not_built, 3, "vera, loha and adalora, not %lld", (long long)sum.not_built);
     cr_expect_eq(sum.failed, 0);
@@ -55,7 +56,7 @@ Test(vectors, agree_by_the_plain_gemm) {
     mx_vectors_summary sum;
     mx_status st = { 0 };
 
-    examine((mx_backend_options){ .device = "cpu", .threads = 1, .precision = MX_PRECISION_F32, .plain_gemm = true }, &sum, &st);
+    examine((mx_backend_options){ .device = KIT_DEVICE, .threads = 1, .precision = MX_PRECISION_F32, .plain_gemm = true }, &sum, &st);
     cr_expect_eq(sum.failed, 0);
 }
 
@@ -63,6 +64,6 @@ Test(vectors, are_finite_and_near_in_bf16) {
     mx_vectors_summary sum;
     mx_status st = { 0 };
 
-    examine((mx_backend_options){ .device = "cpu", .threads = 1, .precision = MX_PRECISION_BF16 }, &sum, &st);
+    examine((mx_backend_options){ .device = KIT_DEVICE, .threads = 1, .precision = MX_PRECISION_BF16 }, &sum, &st);
     cr_expect_eq(sum.built, 13);
 }
