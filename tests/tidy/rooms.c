@@ -73,7 +73,7 @@ static void check_file(const char *root, const char *path) {
 static bool is_source(const char *name) {
     const char *dot = strrchr(name, '.');
 
-    return dot && (strcmp(dot, ".c") == 0 || strcmp(dot, ".h") == 0 || strcmp(dot, ".cu") == 0 || strcmp(dot, ".cuh") == 0);
+    return dot && (strcmp(dot, ".c") == 0 || strcmp(dot, ".h") == 0 || strcmp(dot, ".cu") == 0 || strcmp(dot, ".cc") == 0);
 }
 
 static void walk(const char *root, const char *folder) {

@@ -1,0 +1,3 @@
+/* header.cc - as header.c, for headers that are C++. */
+#include HEADER
+#include HEADER
