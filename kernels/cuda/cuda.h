@@ -76,6 +76,7 @@ struct mx_cuda {
     /* where quantised groups are expanded to, one at a time; grows only while weights are opened (weight.cu) */
     void *expanded;
     size_t expanded_bytes;
+    int expanding; /* groups that are */
     double *partials; /* MX_CUDA_PARTIALS doubles of device memory, for ops that have no scratch of their own */
     mx_code lost; /* something failed inside an op; told at the next sync, read or wait */
     char lost_text[200];
@@ -114,6 +115,9 @@ static void mx_launch(mx_cuda *c, const char *name, void (*kernel)(P...), dim3 g
 #ifdef __CUDACC__
     kernel<<<grid, block, shared, c->stream>>>(static_cast<P>(argument)...);
     mx_cuda_check(c, cudaGetLastError(), name);
+    if (c->host_visible) { /* tests look at memory as soon as an op has returned */
+        mx_cuda_check(c, cudaStreamSynchronize(c->stream), name);
+    }
 #else
     shim::launch(name, grid, block, shared, [=] { kernel(static_cast<P>(argument)...); });
 #endif
@@ -170,6 +174,7 @@ struct mx_cuda_weights {
     int64_t part_out[MX_WEIGHT_GROUP];
     int64_t unpermute_heads[MX_WEIGHT_GROUP];
     int parts, open;           /* how many of them are still open */
+    bool expands;              /* quantised and multiplied */
     size_t bytes;              /* held */
 };
 struct mx_weight {
@@ -185,6 +190,9 @@ mx_code mx_cuda_weights_open(mx_backend *b, const mx_weight_source *from, int co
                              mx_weight **ret, mx_status *st);
 void mx_cuda_weight_close(mx_backend *b, mx_weight *w);
 size_t mx_cuda_weights_bytes(const mx_backend *b, const mx_weight_source *from, int count, mx_weight_room room, unsigned use);
+/* What a group needs of the expansion buffer, 0 for a dense one. All groups share it, so a plan adds the largest, once, to
+ * MX_MEMORY_WEIGHTS; it lies in none of the arenas. */
+size_t mx_cuda_weights_shared_bytes(const mx_backend *b, const mx_weight_source *from, int count, mx_weight_room room, unsigned use);
 /* y (n, in) of type act = rows row[i] of w, whatever it is stored as (embed). row is a device pointer. */
 void mx_cuda_weight_rows(mx_cuda *c, const mx_weight *w, const int32_t *row, int64_t n, void *y);
 

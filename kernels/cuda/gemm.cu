@@ -290,6 +290,11 @@ void mx_cuda_gemm_describe(const mx_cuda *c, char *text, size_t size) {
     mx_cublaslt_describe(c->gemm ? &c->gemm->lt : NULL, text, size);
 }
 
+void *mx_cuda_gemm_workspace(mx_cuda *c, size_t *ret_bytes) {
+    *ret_bytes = MX_LT_WORKSPACE;
+    return c->gemm->workspace;
+}
+
 mx_cuda_gemm_counts mx_cuda_gemm_counted(const mx_cuda *c) {
     return c->gemm->counts;
 }
