@@ -99,6 +99,10 @@ struct mx_backend {
     /* What weights_open will hold for such a group (from[].bytes is not followed); for the plan, before any weight is read. */
     size_t (*weights_bytes)(const mx_backend *b, const mx_weight_source *from, int count, mx_weight_room room, unsigned use);
 
+    /* What all groups share (a place to expand quantised ones to), as far as this group needs it: a plan adds the largest once to
+     * MX_MEMORY_WEIGHTS; it is no part of a reservation. */
+    size_t (*weights_shared_bytes)(const mx_backend *b, const mx_weight_source *from, int count, mx_weight_room room, unsigned use);
+
     void (*close)(mx_backend *b);
 };
 enum { MX_MARKS = 8 };

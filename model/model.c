@@ -24,44 +24,64 @@ static const char *tensor_name(char name[96], int64_t layer, mx_site site, const
     return name;
 }
 
-static size_t matrix_bytes(const mx_backend *b, const mx_base_file *f, const char *name, unsigned use) {
+/* Bytes of matrices; `shared` grows to what the hungriest group needs of the place they share. */
+static size_t matrix_bytes(const mx_backend *b, const mx_base_file *f, const char *name, unsigned use, size_t *shared) {
+    mx_weight_room none = { 0 };
     mx_weight_source w;
+    size_t also;
 
     mx_base_file_find(f, name, &w);
-    return b->weights_bytes(b, &w, 1, (mx_weight_room){ 0 }, use);
+    also = b->weights_shared_bytes(b, &w, 1, none, use);
+    *shared = also > *shared ? also : *shared;
+    return b->weights_bytes(b, &w, 1, none, use);
 }
 
-static size_t group_bytes(const mx_model *m, const mx_base_file *f, int64_t layer, mx_linear_group group) {
+static size_t group_bytes(const mx_model *m, const mx_base_file *f, int64_t layer, mx_linear_group group, size_t *shared) {
+    mx_weight_room room = m->plan.room[group];
+    int count = mx_group_count(group);
+    size_t also;
     mx_weight_source w[MX_WEIGHT_GROUP];
     char name[96];
 
-    for (int i = 0; i < mx_group_count(group); i++) {
+    for (int i = 0; i < count; i++) {
         mx_base_file_find(f, tensor_name(name, layer, (mx_site)(mx_group_first(group) + i), "weight"), &w[i]);
     }
-    return m->b->weights_bytes(m->b, w, mx_group_count(group), m->plan.room[group], MX_USE_LINEAR);
+    also = m->b->weights_shared_bytes(m->b, w, count, room, MX_USE_LINEAR);
+    *shared = also > *shared ? also : *shared;
+    return m->b->weights_bytes(m->b, w, count, room, MX_USE_LINEAR);
+}
+
+/* Of all that is frozen, without and with what groups share. */
+static void weights_bytes(const mx_model *m, const mx_base_file *file, size_t *ret_own, size_t *ret_shared) {
+    const mx_shape *shape = &m->shape;
+    size_t own = m->plan.vectors_bytes, shared = 0;
+
+    for (int64_t i = 0; i < shape->layers; i++) {
+        for (int g = 0; g < MX_GROUPS; g++) {
+            own += group_bytes(m, file, i, (mx_linear_group)g, &shared);
+        }
+    }
+    own += matrix_bytes(m->b, file, "model.embed_tokens.weight",
+                        shape->tied_head ? MX_USE_EMBEDDING | MX_USE_LINEAR : MX_USE_EMBEDDING, &shared);
+    if (!shape->tied_head) {
+        own += matrix_bytes(m->b, file, "lm_head.weight", MX_USE_LINEAR, &shared);
+    }
+    *ret_own = own;
+    *ret_shared = shared;
 }
 
 void mx_model_bytes(const mx_backend *b, const mx_base_file *file, const mx_layout *layout,
                     const mx_model_limits *limits, size_t ret[MX_MEMORY_PURPOSES]) {
-    const mx_shape *shape = mx_base_file_shape(file);
+    size_t own, shared;
     mx_model m;
 
-    set_up(&m, (mx_backend *)b, shape, layout, limits); /* only asked for sizes */
+    set_up(&m, (mx_backend *)b, mx_base_file_shape(file), layout, limits); /* only asked for sizes */
     memset(ret, 0, MX_MEMORY_PURPOSES * sizeof *ret);
     ret[MX_MEMORY_SAVED] = m.plan.saved_bytes;
     ret[MX_MEMORY_SCRATCH] = m.plan.scratch_bytes;
     ret[MX_MEMORY_BATCH] = m.plan.batch_bytes;
-    ret[MX_MEMORY_WEIGHTS] = m.plan.vectors_bytes;
-    for (int64_t i = 0; i < shape->layers; i++) {
-        for (int g = 0; g < MX_GROUPS; g++) {
-            ret[MX_MEMORY_WEIGHTS] += group_bytes(&m, file, i, (mx_linear_group)g);
-        }
-    }
-    ret[MX_MEMORY_WEIGHTS] += matrix_bytes(b, file, "model.embed_tokens.weight",
-                                           shape->tied_head ? MX_USE_EMBEDDING | MX_USE_LINEAR : MX_USE_EMBEDDING);
-    if (!shape->tied_head) {
-        ret[MX_MEMORY_WEIGHTS] += matrix_bytes(b, file, "lm_head.weight", MX_USE_LINEAR);
-    }
+    weights_bytes(&m, file, &own, &shared);
+    ret[MX_MEMORY_WEIGHTS] = own + shared;
 }
 
 /* ------------------------------------------------------------------ opening */
@@ -156,10 +176,10 @@ static mx_code open_vectors(mx_model *m, const mx_base_file *f, mx_status *st) {
 /* Hundreds of matrices in one allocation of the device, which rounds each to its alignment. */
 static mx_code reserve(mx_model *m, const mx_base_file *file, mx_status *st) {
     enum { ROUNDING = 512 };
-    size_t bytes[MX_MEMORY_PURPOSES];
+    size_t own, shared;
 
-    mx_model_bytes(m->b, file, m->layout, &m->limits, bytes);
-    return m->b->reserve(m->b, MX_MEMORY_WEIGHTS, bytes[MX_MEMORY_WEIGHTS] + (size_t)(m->shape.layers * MX_SITES + 3) * ROUNDING, st);
+    weights_bytes(m, file, &own, &shared);
+    return m->b->reserve(m->b, MX_MEMORY_WEIGHTS, own + (size_t)(m->shape.layers * MX_SITES + 3) * ROUNDING, st);
 }
 
 mx_code mx_model_open(mx_backend *b, const mx_base_file *file, const mx_layout *layout,

@@ -247,6 +247,7 @@ mx_code mx_cpu_open(const mx_backend_options *o, mx_backend **ret, mx_status *st
         .weights_open = mx_cpu_weights_open,
         .weight_close = mx_cpu_weight_close,
         .weights_bytes = mx_cpu_weights_bytes,
+        .weights_shared_bytes = mx_cpu_weights_shared_bytes,
         .close = cpu_close,
     };
     cpu->threads = o->threads > 0 ? o->threads : omp_get_num_procs();

@@ -15,5 +15,7 @@ mx_code mx_cpu_weights_open(mx_backend *b, const mx_weight_source *from, int cou
                             mx_weight **ret, mx_status *st);
 void mx_cpu_weight_close(mx_backend *b, mx_weight *w);
 size_t mx_cpu_weights_bytes(const mx_backend *b, const mx_weight_source *from, int count, mx_weight_room room, unsigned use);
+size_t mx_cpu_weights_shared_bytes(const mx_backend *b, const mx_weight_source *from, int count, mx_weight_room room,
+                                   unsigned use);
 
 #endif

@@ -692,6 +692,7 @@ mx_code mx_cuda_open(const mx_backend_options *o, mx_backend **ret, mx_status *s
     c->base.weights_open = mx_cuda_weights_open;
     c->base.weight_close = mx_cuda_weight_close;
     c->base.weights_bytes = mx_cuda_weights_bytes;
+    c->base.weights_shared_bytes = mx_cuda_weights_shared_bytes;
     c->base.close = cuda_close;
     code = open_queue(c, st);
     if (!code) {
