@@ -87,24 +87,17 @@ enum thread_state : uint8_t { NEW, READY, AT_BARRIER, IN_WARP, DONE };
 enum warp_op : uint8_t { OP_SYNC, OP_SHUFFLE, OP_BALLOT, OP_MATCH, OP_MMA, OP_LDMATRIX };
 const char *const OP_NAMES[] = { "__syncwarp", "a shuffle", "a ballot", "a match", "mma", "ldmatrix" };
 
-/* What a lane brings to a warp function and takes from it. */
-struct exchange {
-    uint64_t value;
-    int source;
-    bool transposed;
-    void *d;
-    const void *a, *b, *c;
-};
-
 struct fiber { /* a CUDA thread */
     context *on = nullptr;
     uint3 index;
-    int number, lane;
+    short number, lane;
     thread_state state;
-    place at;
-    exchange brings;
-    uint64_t takes;
-    std::vector<copy> copies; /* issued and not yet landed: from `landed` on */
+    place at; /* where it waits */
+};
+
+/* What it has copying: from `landed` on, not yet in its place. */
+struct copies {
+    std::vector<copy> issued;
     size_t landed = 0;
     unsigned group = 0; /* the open one */
 };
@@ -116,8 +109,13 @@ struct meeting {
     place at = {};
     char order[2]; /* addresses for ThreadSanitizer */
 };
+/* By lane: what it brings to a warp function and takes from it. */
 struct warp {
-    unsigned exists, returned;
+    unsigned exists, returned, waiting; /* sets of lanes */
+    uint64_t brings[WARP], takes[WARP];
+    int source[WARP]; /* of a shuffle; whether transposed, of ldmatrix */
+    void *d[WARP];
+    const void *a[WARP], *b[WARP], *c[WARP];
     meeting met[WARP];
 };
 
@@ -146,11 +144,13 @@ struct worker {
     context main;
     std::vector<context *> contexts, idle;
     std::vector<fiber> fibers{ MOST_THREADS };
+    std::vector<copies> copying{ MOST_THREADS };
     warp warps[MOST_WARPS];
     fiber *ring[2 * MOST_THREADS]; /* those that can go on: [head, tail), indices modulo the size */
     unsigned head = 0, tail = 0;
     fiber *running = nullptr;
     int threads = 0, returned = 0, arrived = 0;
+    bool copied = false; /* some thread of this block uses cp.async */
     unsigned generation = 0;
     int sums[2];
     place barrier_at = {};
@@ -252,7 +252,8 @@ context *new_context(worker *w) {
     return c;
 }
 
-void switch_context(context *from, context *to, bool for_good) {
+/* The same between two announcements. */
+__attribute__((noinline)) void switch_announced(context *from, context *to, bool for_good) {
     if (tsan) {
         __tsan_switch_to_fiber(to->tsan_fiber, TSAN_NO_SYNC);
     }
@@ -262,6 +263,14 @@ void switch_context(context *from, context *to, bool for_good) {
     shim_switch(&from->sp, to->sp);
     if (asan) {
         __sanitizer_finish_switch_fiber(from->fake_stack, nullptr, nullptr);
+    }
+}
+
+inline void switch_context(context *from, context *to, bool for_good) {
+    if (__builtin_expect(tsan || asan, 0)) {
+        switch_announced(from, to, for_good);
+    } else {
+        shim_switch(&from->sp, to->sp);
     }
 }
 
@@ -280,11 +289,11 @@ void put_first(worker *w, fiber *f) {
 
 [[noreturn]] void tell_deadlock(worker *w);
 
-fiber *take_next(worker *w) {
-    if (w->head == w->tail) {
+inline fiber *take_next(worker *w) {
+    if (__builtin_expect(w->head == w->tail, 0)) {
         tell_deadlock(w);
     }
-    if (now.shuffled) {
+    if (__builtin_expect(now.shuffled, 0)) {
         unsigned other = w->head + (unsigned)(draw(w) % (w->tail - w->head));
         fiber *f = w->ring[other % (2 * MOST_THREADS)];
 
@@ -294,7 +303,13 @@ fiber *take_next(worker *w) {
     return w->ring[w->head++ % (2 * MOST_THREADS)];
 }
 
-void set_running(worker *w, fiber *f) {
+/* By halves: both are in registers, and one store of 16 bytes would wait for them to reach memory first. */
+inline void set_place(place *to, place at) {
+    *const_cast<const char *volatile *>(&to->file) = at.file;
+    *const_cast<volatile int *>(&to->line) = at.line;
+}
+
+inline void set_running(worker *w, fiber *f) {
     w->running = f;
     f->state = READY;
     now.thread = f->index;
@@ -312,7 +327,7 @@ void enter() {
     __builtin_unreachable();
 }
 
-void prepare(worker *w, fiber *f) {
+__attribute__((noinline)) void prepare(worker *w, fiber *f) {
     context *c;
 
     if (tsan) {
@@ -337,7 +352,7 @@ void prepare(worker *w, fiber *f) {
     f->on = c;
 }
 
-void go_to(worker *w, context *from, fiber *f, bool for_good) {
+inline void go_to(worker *w, context *from, fiber *f, bool for_good) {
     if (f->state == NEW) {
         prepare(w, f);
     }
@@ -346,7 +361,7 @@ void go_to(worker *w, context *from, fiber *f, bool for_good) {
 }
 
 /* The running thread waits; returns when it has been made ready and its turn has come. */
-void wait(worker *w, thread_state state) {
+inline void wait(worker *w, thread_state state) {
     fiber *me = w->running, *f;
 
     me->state = state;
@@ -358,14 +373,14 @@ void wait(worker *w, thread_state state) {
     }
 }
 
-void check_return(worker *w, fiber *f) {
+inline void check_return(worker *w, fiber *f) {
     warp *its = &w->warps[f->number / WARP];
 
     if (w->arrived > 0) {
         die("returns while %d threads wait at the barrier at %s:%d", w->arrived, w->barrier_at.file, w->barrier_at.line);
     }
     its->returned |= 1u << f->lane;
-    for (int i = 0; its->exists != its->returned && i < WARP; i++) {
+    for (int i = 0; its->waiting && i < WARP; i++) {
         if (its->met[i].arrived && (its->met[i].mask >> f->lane & 1)) {
             die("returns while lanes %08x wait for it in %s at %s:%d", its->met[i].arrived, OP_NAMES[its->met[i].op],
                 its->met[i].at.file, its->met[i].at.line);
@@ -461,22 +476,23 @@ void run_block(worker *w, uint64_t number, bool first) {
                 fiber *f = &w->fibers[(size_t)n];
 
                 f->index = uint3{ x, y, z };
-                f->number = n++;
+                f->number = (short)n++;
                 f->lane = f->number % WARP;
                 f->state = NEW;
-                if (f->group || !f->copies.empty()) {
-                    f->copies.clear();
-                    f->landed = 0;
-                    f->group = 0;
-                }
                 put_last(w, f);
             }
         }
     }
     w->threads = n;
+    for (int i = 0; w->copied && i < n; i++) {
+        w->copying[(size_t)i].issued.clear();
+        w->copying[(size_t)i].landed = 0;
+        w->copying[(size_t)i].group = 0;
+    }
+    w->copied = false;
     for (int i = 0; i * WARP < n; i++) {
         w->warps[i].exists = n - i * WARP >= WARP ? 0xffffffffu : (1u << (n - i * WARP)) - 1;
-        w->warps[i].returned = 0;
+        w->warps[i].returned = w->warps[i].waiting = 0;
     }
     release(&w->begun);
     go_to(w, &w->main, take_next(w), false);
@@ -635,7 +651,7 @@ int barrier(int predicate, place at) {
     fiber *me = w->running;
     unsigned parity = w->generation & 1;
 
-    me->at = at;
+    set_place(&me->at, at);
     if (w->returned > 0) {
         die("reaches the barrier at %s:%d after %d threads of its block have returned", at.file, at.line, w->returned);
     }
@@ -679,13 +695,12 @@ float bf16_float(uint32_t bits) {
 }
 
 /* d = a b + c of a whole warp (portable.h tells where the values lie): products and sums in f32, k upwards. */
-void multiply(fiber *lanes) {
+void multiply(const warp *its) {
     float a[16][16], b[16][8], c[16][8];
 
     for (int lane = 0; lane < WARP; lane++) {
-        const exchange &e = lanes[lane].brings;
-        const uint32_t *x = static_cast<const uint32_t *>(e.a), *y = static_cast<const uint32_t *>(e.b);
-        const float *z = static_cast<const float *>(e.c);
+        const uint32_t *x = static_cast<const uint32_t *>(its->a[lane]), *y = static_cast<const uint32_t *>(its->b[lane]);
+        const float *z = static_cast<const float *>(its->c[lane]);
         int g = lane / 4, t = lane % 4;
 
         for (int i = 0; i < 4; i++) {
@@ -708,7 +723,7 @@ void multiply(fiber *lanes) {
         }
     }
     for (int lane = 0; lane < WARP; lane++) {
-        float *d = static_cast<float *>(lanes[lane].brings.d);
+        float *d = static_cast<float *>(its->d[lane]);
 
         for (int i = 0; i < 4; i++) {
             d[i] = c[lane / 4 + 8 * (i / 2)][2 * (lane % 4) + i % 2];
@@ -717,19 +732,19 @@ void multiply(fiber *lanes) {
 }
 
 /* Lane l brings row l % 8 of matrix l / 8, eight values of 16 bits. */
-void load_matrices(fiber *lanes) {
+void load_matrices(const warp *its) {
     uint16_t m[4][8][8];
 
     for (int lane = 0; lane < WARP; lane++) {
-        memcpy(m[lane / 8][lane % 8], lanes[lane].brings.a, 16);
+        memcpy(m[lane / 8][lane % 8], its->a[lane], 16);
     }
     for (int lane = 0; lane < WARP; lane++) {
-        uint32_t *r = static_cast<uint32_t *>(lanes[lane].brings.d);
+        uint32_t *r = static_cast<uint32_t *>(its->d[lane]);
         int row = lane / 4, column = 2 * (lane % 4);
 
         for (int i = 0; i < 4; i++) {
-            uint16_t low = lanes[lane].brings.transposed ? m[i][column][row] : m[i][row][column];
-            uint16_t high = lanes[lane].brings.transposed ? m[i][column + 1][row] : m[i][row][column + 1];
+            uint16_t low = its->source[lane] ? m[i][column][row] : m[i][row][column];
+            uint16_t high = its->source[lane] ? m[i][column + 1][row] : m[i][row][column + 1];
 
             r[i] = (uint32_t)low | (uint32_t)high << 16;
         }
@@ -737,59 +752,36 @@ void load_matrices(fiber *lanes) {
 }
 
 /* Everybody has arrived: what each takes away, worked out at once. */
-void complete(warp_op op, unsigned mask, fiber *lanes) {
-    unsigned ballot = 0;
+void complete(warp_op op, unsigned mask, warp *its) {
+    uint64_t ballot = 0;
 
-    switch (op) {
-    case OP_SYNC:
-        break;
-    case OP_SHUFFLE:
-        for (int i = 0; i < WARP; i++) {
-            if (mask >> i & 1) {
-                int from = lanes[i].brings.source;
-
-                lanes[i].takes = mask >> from & 1 ? lanes[from].brings.value : ~(uint64_t)0;
+    for (int i = 0; op == OP_BALLOT && i < WARP; i++) {
+        ballot |= mask >> i & 1 && its->brings[i] ? 1u << i : 0;
+    }
+    for (int i = 0; (op == OP_SHUFFLE || op == OP_BALLOT || op == OP_MATCH) && i < WARP; i++) {
+        if (!(mask >> i & 1)) {
+            continue;
+        }
+        if (op == OP_SHUFFLE) {
+            its->takes[i] = mask >> its->source[i] & 1 ? its->brings[its->source[i]] : ~(uint64_t)0;
+        } else if (op == OP_BALLOT) {
+            its->takes[i] = ballot;
+        } else {
+            its->takes[i] = 0;
+            for (int j = 0; j < WARP; j++) {
+                its->takes[i] |= mask >> j & 1 && its->brings[j] == its->brings[i] ? 1u << j : 0;
             }
         }
-        break;
-    case OP_BALLOT:
-        for (int i = 0; i < WARP; i++) {
-            ballot |= mask >> i & 1 && lanes[i].brings.value ? 1u << i : 0;
-        }
-        for (int i = 0; i < WARP; i++) {
-            if (mask >> i & 1) {
-                lanes[i].takes = ballot;
-            }
-        }
-        break;
-    case OP_MATCH:
-        for (int i = 0; i < WARP; i++) {
-            if (mask >> i & 1) {
-                lanes[i].takes = 0;
-                for (int j = 0; j < WARP; j++) {
-                    lanes[i].takes |= mask >> j & 1 && lanes[j].brings.value == lanes[i].brings.value ? 1u << j : 0;
-                }
-            }
-        }
-        break;
-    case OP_MMA:
-        multiply(lanes);
-        break;
-    case OP_LDMATRIX:
-        load_matrices(lanes);
-        break;
+    }
+    if (op == OP_MMA) {
+        multiply(its);
+    } else if (op == OP_LDMATRIX) {
+        load_matrices(its);
     }
 }
 
-/* Until all lanes of `mask` have come; the last to come does the work for all. */
-uint64_t meet(warp_op op, unsigned mask, const exchange &brings, place at) {
-    worker *w = mine;
-    fiber *me = w->running, *lanes = me - me->lane;
-    warp *its = &w->warps[me->number / WARP];
-    meeting *m;
-    unsigned parity;
-
-    me->at = at;
+/* Why a lane cannot be let into a warp function. */
+[[noreturn]] void refuse_meeting(warp_op op, unsigned mask, const fiber *me, const warp *its, const meeting *m, place at) {
     if (!(mask >> me->lane & 1)) {
         die("%s at %s:%d: lane %d is not in its own mask %08x", OP_NAMES[op], at.file, at.line, me->lane, mask);
     }
@@ -799,32 +791,47 @@ uint64_t meet(warp_op op, unsigned mask, const exchange &brings, place at) {
     if (op >= OP_MMA && its->exists != 0xffffffffu) {
         die("%s at %s:%d in a warp that is not whole", OP_NAMES[op], at.file, at.line);
     }
-    m = &its->met[__builtin_ctz(mask)];
-    mask &= its->exists;
-    if (m->arrived && (m->op != op || m->mask != mask)) {
-        die("divergent warp: %s with mask %08x at %s:%d, while lanes %08x are in %s with mask %08x at %s:%d", OP_NAMES[op], mask,
-            at.file, at.line, m->arrived, OP_NAMES[m->op], m->mask, m->at.file, m->at.line);
+    die("divergent warp: %s with mask %08x at %s:%d, while lanes %08x are in %s with mask %08x at %s:%d", OP_NAMES[op], mask, at.file,
+        at.line, m->arrived, OP_NAMES[m->op], m->mask, m->at.file, m->at.line);
+}
+
+/* Until all lanes of `mask` have come, the running one with what it brings; the last to come does the work for all. */
+inline __attribute__((always_inline)) void meet(warp_op op, unsigned mask, worker *w, fiber *me, warp *its, place at) {
+    meeting *m = &its->met[__builtin_ctz(mask | 1u << 31)];
+    unsigned bit = 1u << me->lane, parity;
+
+    bool odd = !(mask & bit) || (mask & its->returned) || (op >= OP_MMA && its->exists != 0xffffffffu) ||
+               (m->arrived && (m->op != op || m->mask != (mask & its->exists)));
+
+    if (__builtin_expect(odd, 0)) {
+        refuse_meeting(op, mask, me, its, m, at);
     }
+    mask &= its->exists;
+    set_place(&me->at, at);
+    set_place(&m->at, at);
     m->op = op;
     m->mask = mask;
-    m->at = at;
-    m->arrived |= 1u << me->lane;
-    me->brings = brings;
+    m->arrived |= bit;
     parity = m->generation & 1;
     if (op == OP_SYNC) {
         release(&m->order[parity]);
     }
     if (m->arrived != mask) {
+        its->waiting |= bit;
         wait(w, IN_WARP);
     } else {
+        fiber *lanes = me - me->lane;
+
         m->arrived = 0;
         m->generation++;
-        complete(op, mask, lanes);
-        for (int i = WARP - 1; i >= 0; i--) { /* the warp stays together: its lanes go before other warps' */
-            if (mask >> i & 1 && lanes[i].state == IN_WARP) {
-                lanes[i].state = READY;
-                put_first(w, &lanes[i]);
-            }
+        its->waiting &= ~mask;
+        complete(op, mask, its);
+        for (unsigned others = mask & ~bit; others;) { /* the warp stays together: its lanes go before other warps' */
+            int last = 31 - __builtin_clz(others);
+
+            others &= ~(1u << last);
+            lanes[last].state = READY;
+            put_first(w, &lanes[last]);
         }
         if (now.shuffled) {
             yield();
@@ -833,28 +840,67 @@ uint64_t meet(warp_op op, unsigned mask, const exchange &brings, place at) {
     if (op == OP_SYNC) {
         acquire(&m->order[parity]);
     }
-    return me->takes;
+}
+
+warp *warp_of(worker *w, const fiber *f) {
+    return &w->warps[f->number / WARP];
 }
 
 }
 
 void warp_wait(unsigned mask, place at) {
-    meet(OP_SYNC, mask, exchange{}, at);
+    worker *w = mine;
+
+    meet(OP_SYNC, mask, w, w->running, warp_of(w, w->running), at);
 }
 uint64_t warp_shuffle(unsigned mask, uint64_t value, int source, place at) {
-    return meet(OP_SHUFFLE, mask, exchange{ value, source & 31, false, nullptr, nullptr, nullptr, nullptr }, at);
+    worker *w = mine;
+    fiber *me = w->running;
+    warp *its = warp_of(w, me);
+
+    its->brings[me->lane] = value;
+    its->source[me->lane] = source & 31;
+    meet(OP_SHUFFLE, mask, w, me, its, at);
+    return its->takes[me->lane];
 }
 unsigned warp_ballot(unsigned mask, bool predicate, place at) {
-    return (unsigned)meet(OP_BALLOT, mask, exchange{ predicate, 0, false, nullptr, nullptr, nullptr, nullptr }, at);
+    worker *w = mine;
+    fiber *me = w->running;
+    warp *its = warp_of(w, me);
+
+    its->brings[me->lane] = predicate;
+    meet(OP_BALLOT, mask, w, me, its, at);
+    return (unsigned)its->takes[me->lane];
 }
 unsigned warp_match(unsigned mask, uint64_t value, place at) {
-    return (unsigned)meet(OP_MATCH, mask, exchange{ value, 0, false, nullptr, nullptr, nullptr, nullptr }, at);
+    worker *w = mine;
+    fiber *me = w->running;
+    warp *its = warp_of(w, me);
+
+    its->brings[me->lane] = value;
+    meet(OP_MATCH, mask, w, me, its, at);
+    return (unsigned)its->takes[me->lane];
 }
 void warp_mma_bf16(float *d, const uint32_t *a, const uint32_t *b, const float *c, place at) {
-    meet(OP_MMA, 0xffffffffu, exchange{ 0, 0, false, d, a, b, c }, at);
+    worker *w = mine;
+    fiber *me = w->running;
+    warp *its = warp_of(w, me);
+
+    its->d[me->lane] = d;
+    its->a[me->lane] = a;
+    its->b[me->lane] = b;
+    its->c[me->lane] = c;
+    meet(OP_MMA, 0xffffffffu, w, me, its, at);
 }
 void warp_ldmatrix(uint32_t *r, const uint4 *row, bool transposed, place at) {
-    meet(OP_LDMATRIX, 0xffffffffu, exchange{ 0, 0, transposed, r, row, nullptr, nullptr }, at);
+    worker *w = mine;
+    fiber *me = w->running;
+    warp *its = warp_of(w, me);
+
+    its->d[me->lane] = r;
+    its->a[me->lane] = row;
+    its->source[me->lane] = transposed;
+    meet(OP_LDMATRIX, 0xffffffffu, w, me, its, at);
 }
 
 void yield() {
@@ -873,24 +919,30 @@ void fence() {
     release(&fence_order);
 }
 
-void copy_issue(copy c) {
-    fiber *me = mine->running;
+static copies *its_copies() {
+    worker *w = mine;
 
-    c.group = me->group;
-    me->copies.push_back(c);
+    w->copied = true;
+    return &w->copying[(size_t)w->running->number];
+}
+void copy_issue(copy c) {
+    copies *its = its_copies();
+
+    c.group = its->group;
+    its->issued.push_back(c);
 }
 void copy_commit() {
-    mine->running->group++;
+    its_copies()->group++;
 }
 const copy *copy_landing(int pending) {
-    fiber *me = mine->running;
+    copies *its = its_copies();
 
-    if (me->landed < me->copies.size() && me->copies[me->landed].group + (unsigned)pending < me->group) {
-        return &me->copies[me->landed++];
+    if (its->landed < its->issued.size() && its->issued[its->landed].group + (unsigned)pending < its->group) {
+        return &its->issued[its->landed++];
     }
-    if (me->landed == me->copies.size()) {
-        me->copies.clear();
-        me->landed = 0;
+    if (its->landed == its->issued.size()) {
+        its->issued.clear();
+        its->landed = 0;
     }
     return nullptr;
 }
