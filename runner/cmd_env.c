@@ -22,6 +22,7 @@ const mx_command mx_verb_env = {
     .name = "env",
     .usage = "env",
     .summary = "what this program and this machine are",
-    .help = "Version, processor, precision, memory, CUDA, libraries, and the folders that are looked into.",
+    .help = "Version, processor, memory, GPUs with driver and cuBLASLt, what device: auto and precision: auto are here, libraries,\n"
+            "and the folders that are looked into. Starts and ends well where there is no GPU or driver.",
     .least = 0, .most = 0, .run = run,
 };

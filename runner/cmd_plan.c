@@ -5,7 +5,7 @@
 #include "runner/verbs.h"
 
 static const mx_flag flags[] = {
-    { "memory-limit", 0, "SIZE", "refuse a plan that needs more (4GiB); default: what is available" },
+    { "memory-limit", 0, "SIZE", "refuse a plan that needs more (4GiB) of the GPU's memory, or the machine's; default: what is free" },
     { "db", 0, "FILE", "of a sweep: the database that tells what is done and how fast; default: the recipe's" },
     { "format", 0, "FORMAT", "of a sweep: table, json, csv, markdown or latex" },
     { 0 },
@@ -45,7 +45,8 @@ const mx_command mx_verb_plan = {
     .usage = "plan RECIPE|SWEEP [word=value ...]",
     .summary = "tell what a recipe or a sweep would do: trained values, steps, tokens, memory, time",
     .help = "Reads the base's headers, its tokenizer and the data, but no weights, and prints trained values (routers apart),\n"
-            "steps, tokens and memory by purpose. A recipe that would not fit into memory is refused, as run would.\n\n"
+            "steps, tokens, the device (with device: auto, why the processor was taken) and its memory by purpose. A recipe that would\n"
+            "not fit, or whose device is not here, is refused, as run would.\n\n"
             "Of a sweep (a file of variants, or a recipe with lists of values) it prints a row for each variant, besides with its\n"
             "FLOPs per token (of the adapter, forward and backward), how near `match` came, the time one run takes, and what the\n"
             "database has already. Times come from runs of this machine in the database; of a method it does not know, one step\n"

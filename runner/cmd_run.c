@@ -5,7 +5,7 @@
 
 static const mx_flag flags[] = {
     { "quiet", 'q', NULL, "no progress on stderr, only the result" },
-    { "memory-limit", 0, "SIZE", "refuse to start when the plan needs more (4GiB); default: what is available" },
+    { "memory-limit", 0, "SIZE", "refuse to start when the plan needs more (4GiB) of the GPU's memory, or the machine's; default: what is free" },
     { 0 },
 };
 

@@ -2,6 +2,7 @@
 #include "model/gates.h"
 #include "model/vectors.h"
 #include "runner/command.h"
+#include "runner/device.h"
 #include "runner/verbs.h"
 
 #include <string.h>
@@ -9,7 +10,7 @@
 static const mx_flag flags[] = {
     { "vectors", 0, "DIR", "compare every case of a folder of golden vectors" },
     { "precision", 0, "P", "f32 (default) or bf16, whose errors are reported" },
-    { "device", 0, "D", "cpu (default)" },
+    { "device", 0, "D", "cpu (default), cuda, cuda:N, or auto" },
     { "threads", 0, "N", "threads; default all" },
     { "verbose", 'v', NULL, "every way of running a case, with the worst tensor of each quantity" },
     { 0 },
@@ -40,7 +41,7 @@ static mx_code run(const mx_call *call, mx_status *st) {
     const char *folder = mx_call_flag(call, "vectors"), *precision = mx_call_flag(call, "precision"),
                *device = mx_call_flag(call, "device");
     bool verbose = mx_call_flag(call, "verbose") != NULL, bf16 = precision && strcmp(precision, "bf16") == 0;
-    mx_backend_options options = { .device = device ? device : "cpu" };
+    mx_backend_options options = { .device = mx_device_of(device ? device : "cpu", NULL) };
     mx_vectors_summary sum = { 0 };
     int64_t threads = 0;
     mx_code code;
@@ -70,7 +71,7 @@ static mx_code run(const mx_call *call, mx_status *st) {
 
 const mx_command mx_verb_selftest = {
     .name = "selftest",
-    .usage = "selftest [--vectors DIR] [--precision bf16]",
+    .usage = "selftest [--vectors DIR] [--device cuda] [--precision bf16]",
     .summary = "check the engine on this machine",
     .help = "Without a folder: equivalences that must hold (one expert equals LoRA, shared equals unshared, ...). With --vectors:\n"
             "logits, losses, gradients and optimizer steps of every method against the files of independent implementations;\n"

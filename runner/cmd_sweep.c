@@ -15,7 +15,7 @@ static const mx_flag flags[] = {
     { "emit", 0, "FORM", "start nothing; print what is left to do: slurm (a job-array script) or commands (a line for each)" },
     { "own-db", 0, NULL, "with --emit: every run writes a database of its own, for mixrun import" },
     { "member", 0, "N[:DIGITS]", "run only this member, in this process; refused when DIGITS no longer name it" },
-    { "memory-limit", 0, "SIZE", "what all runs at once may need together (4GiB); default: what is available" },
+    { "memory-limit", 0, "SIZE", "what all runs at once may need together (4GiB) of the GPU's memory, or the machine's; default: what is free" },
     { "quiet", 'q', NULL, "no progress on stderr, only the result" },
     { 0 },
 };
@@ -98,7 +98,7 @@ static mx_code run(const mx_call *call, mx_status *st) {
     wish.sweep = sweep;
     wish.db = mx_call_flag(call, "db") ? mx_call_flag(call, "db") : sweep->db;
     mx_progress_begin(&progress, wish.quiet, 0);
-    code = mx_sweep_measure(sweep, (size_t)wish.memory_limit, call->arena, measuring, st);
+    code = mx_sweep_measure(sweep, (size_t)wish.memory_limit, mx_call_flag(call, "emit") != NULL, call->arena, measuring, st);
     mx_progress_clear(&progress);
     MX_TRY(code);
     if (mx_call_flag(call, "emit")) {

@@ -23,9 +23,10 @@ static mx_code run(const mx_call *call, mx_status *st) {
 const mx_command mx_verb_validate = {
     .name = "validate",
     .usage = "validate RECIPE|SWEEP [word=value ...]",
-    .summary = "check a recipe's or sweep's words, tasks and model; needs no data and no model on disk",
+    .summary = "check a recipe's or sweep's words, tasks and model; needs no data, no model on disk, no GPU",
     .help = "Reads the recipe with all it extends, the YAML of its tasks and of its base model, and tells every problem in one\n"
-            "pass with its place; of a sweep, those of all its variants. Nothing is opened, loaded or written. Exit codes: 0 good, 2 not.\n\n"
+            "pass with its place; of a sweep, those of all its variants. Nothing is opened, loaded or written, and a device that is not\n"
+            "here is no mistake: plan and run look for it. Exit codes: 0 good, 2 not.\n\n"
             "  mixrun validate configs/sweeps/methods.yaml",
     .least = 1, .most = -1, .run = run,
 };

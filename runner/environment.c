@@ -5,6 +5,7 @@
 #include "kernels/cuda/probe.h"
 #include "model/hub.h"
 #include "runner/build.h"
+#include "runner/device.h"
 #include "runner/plan.h"
 
 #include <curl/curl.h>
@@ -54,19 +55,63 @@ void mx_environment_json(const mx_backend *b, mx_text *out) {
     json_decref(o);
 }
 
+const char *mx_environment_text(const char *json, const char *name, mx_arena *arena) {
+    json_t *o = json_loads(json, 0, NULL);
+    const char *value = json_string_value(json_object_get(o, name)), *kept = value ? mx_arena_copy(arena, value, strlen(value)) : "";
+
+    json_decref(o);
+    return kept;
+}
+
+bool mx_environment_on(const char *json, const char *device) {
+    json_t *o = json_loads(json, 0, NULL);
+    const char *then = json_string_value(json_object_get(o, "device"));
+    bool same = then && mx_device_is_gpu(then) == mx_device_is_gpu(device);
+
+    json_decref(o);
+    return same;
+}
+
+/* What the recipe's `auto` words mean here. */
+static void print_auto(mx_text *out) {
+    const char *why, *device = mx_device_of("auto", &why);
+
+    mx_text_print(out, "  device     auto is %s%s%s%s\n", device, why[0] ? " (" : "", why, why[0] ? ")" : "");
+    if (mx_device_is_gpu(device)) {
+        mx_text_print(out, "  bf16       yes: precision auto is bf16\n");
+    } else {
+        mx_text_print(out, "  bf16       %s\n", mx_cpu_has_bf16() ? "yes: precision auto is bf16" : "no: precision auto is f32; bf16 is emulated");
+    }
+}
+
+/* Its lines are laid out as the others are: eleven columns for a name, which its own further lines begin with. */
+static void print_cuda(mx_text *out) {
+    char cuda[4096];
+
+    mx_cuda_probe(cuda, sizeof cuda);
+    mx_text_print(out, "  cuda       ");
+    for (const char *line = cuda, *end;; line = end + 1) {
+        end = strchrnul(line, '\n');
+        mx_text_print(out, "%s%.*s\n", line == cuda ? "" : "  ", (int)(end - line), line);
+        if (!*end) {
+            return;
+        }
+    }
+}
+
 void mx_environment_print(const mx_backend *b, mx_text *out) {
-    static const char *const words[] = { "MIXRUN_DATA", "MIXRUN_HOME", "HF_HOME", "HF_HUB_CACHE", "XDG_CACHE_HOME", "OMP_NUM_THREADS" };
-    char processor[200], cuda[200];
+    static const char *const words[] = { "MIXRUN_DATA", "MIXRUN_HOME", "MIXRUN_CUBLASLT", "CUDA_VISIBLE_DEVICES", "HF_HOME",
+                                         "HF_HUB_CACHE", "XDG_CACHE_HOME", "OMP_NUM_THREADS" };
+    char processor[200];
     mx_arena arena;
 
     mx_arena_init(&arena, 1 << 20);
     processor_name(processor, sizeof processor);
     mx_text_print(out, "%s\n", mx_version_text());
     mx_text_print(out, "  processor  %s\n  cpu        %s\n", processor, b->description);
-    mx_text_print(out, "  bf16       %s\n", mx_cpu_has_bf16() ? "yes: precision auto is bf16" : "no: precision auto is f32; bf16 is emulated");
     mx_text_print(out, "  memory     %s available\n", mx_text_bytes(mx_memory_available()));
-    mx_cuda_probe(cuda, sizeof cuda);
-    mx_text_print(out, "  cuda       %s\n", cuda);
+    print_cuda(out);
+    print_auto(out);
     mx_text_print(out, "  libraries  sqlite %s, libcurl %s, zlib %s, jansson %s\n", sqlite3_libversion(),
                   curl_version_info(CURLVERSION_NOW)->version, zlibVersion(), jansson_version_str());
     mx_text_print(out, "  home       %s\n  cache      %s\n  models     %s\n", mx_path_home(&arena), mx_path_cache(&arena),

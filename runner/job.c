@@ -16,8 +16,7 @@ static void tell_plan(const mx_plan *p, bool quiet) {
         return;
     }
     mx_text_init(&head, 1 << 20);
-    mx_text_print(&head, "%s  %s: %s\n", mx_version_text(), p->backend->name, p->backend->description);
-    mx_text_print(&head, "%s  recipe %.6s  seed %lld\n", p->recipe->name, p->recipe_hash, (long long)p->recipe->seed);
+    mx_text_print(&head, "%s\n%s  recipe %.6s  seed %lld\n", mx_version_text(), p->recipe->name, p->recipe_hash, (long long)p->recipe->seed);
     mx_plan_print(p, false, &head);
     fputs(head.data, stderr);
     mx_text_finish(&head);

@@ -1,6 +1,8 @@
 /* plan.c - see plan.h. */
 #include "runner/plan.h"
 
+#include "runner/device.h"
+
 #include <assert.h>
 #include <math.h>
 #include <string.h>
@@ -265,8 +267,16 @@ static mx_code cut_steps(mx_plan *p, mx_status *st) {
     return MX_OK;
 }
 
+/* Computing a layer's forward pass again is half of the base's work once more (its frozen weights have a forward pass and a
+ * backward pass to the activations), and a third of the adapter's (which has gradients besides). */
+static void settle_checkpointing(mx_plan *p) {
+    p->limits.checkpointing = p->trains && p->recipe->train.gradient_checkpointing;
+    p->again_flops = p->limits.checkpointing ? p->base_flops / 2 + p->flops / 3 : 0;
+}
+
 static void measure_limits(mx_plan *p) {
     mx_extent e = p->totals.largest;
+
     p->exam_rows = p->trains ? e.rows : p->recipe->train.data.micro_batch_tokens;
     for (int32_t i = 0; i < p->exams; i++) {
         e = mx_extent_max(e, mx_exam_extent(&p->exam[i].exam, p->exam_rows));
@@ -279,27 +289,87 @@ static void measure_limits(mx_plan *p) {
     p->limits.questions = e.questions;
     p->limits.tasks = p->tasks > 0 ? p->tasks : 1;
     p->limits.training = p->trains;
+    settle_checkpointing(p);
 }
 
-static mx_code measure_memory(mx_plan *p, size_t limit, mx_status *st) {
-    size_t device = 0, needed, available = limit ? limit : mx_memory_available();
+/* -------------------------------------------------------------------- memory */
 
-    mx_model_bytes(p->backend, p->base_file, p->layout, &p->limits, p->bytes);
-    p->bytes[MX_MEMORY_TRAINED] = mx_trainee_bytes(p->layout, p->trains);
+static size_t sum_bytes(const mx_plan *p) {
+    size_t sum = 0;
+
     for (int i = 0; i < MX_MEMORY_PURPOSES; i++) {
-        device += p->bytes[i];
+        sum += p->bytes[i];
     }
-    p->host_bytes = p->host_bytes ? p->host_bytes : mx_memory_now();
+    return sum;
+}
+
+static void hint_smaller(const mx_plan *p, bool gpu, mx_status *st) {
+    const char *saved = mx_text_bytes(p->bytes[MX_MEMORY_SAVED]);
+    long long rows = (long long)p->recipe->train.data.micro_batch_tokens;
+
+    if (p->trains && !p->limits.checkpointing) {
+        mx_hint(st, "a smaller train.micro_batch_tokens (now %lld) needs less for activations (now %s); so does"
+                    " train.gradient_checkpointing: true%s", rows, saved, gpu ? ". nvidia-smi tells who else uses the GPU" : "");
+    } else {
+        mx_hint(st, "a smaller train.micro_batch_tokens (now %lld) needs less for activations (now %s)%s", rows, saved,
+                gpu ? ". nvidia-smi tells who else uses the GPU" : "");
+    }
+}
+
+/* Everything in the machine's one memory. */
+static mx_code fit_host(mx_plan *p, size_t limit, mx_status *st) {
+    size_t device = sum_bytes(p), needed, available = limit ? limit : mx_memory_available();
+
     p->total_bytes = device + p->host_bytes;
     needed = limit ? p->total_bytes : device; /* what the process holds already is no longer among what is available */
     if (needed > available) {
         mx_fail(st, MX_E_MEMORY, MX_NOWHERE, "this run needs %s and %s %s%s (mixrun plan shows what for)", mx_text_bytes(needed),
                 limit ? "--memory-limit is" : "the machine has", mx_text_bytes(available), limit ? "" : " left");
-        mx_hint(st, "a smaller train.micro_batch_tokens (now %lld) needs less for activations (now %s)",
-                (long long)p->recipe->train.data.micro_batch_tokens, mx_text_bytes(p->bytes[MX_MEMORY_SAVED]));
+        hint_smaller(p, false, st);
         return MX_E_MEMORY;
     }
     return MX_OK;
+}
+
+/* Page-locked: the ring that copies to the device go through, and what queued steps leave of numbers and router counts. */
+static size_t locked_bytes(const mx_plan *p) {
+    return ((size_t)8 << 20) + 2 * p->bytes[MX_MEMORY_BATCH];
+}
+
+/* A GPU's own memory. What is free of it was asked when this process had its context already, and the backend its workspace. */
+static mx_code fit_device(mx_plan *p, size_t limit, mx_status *st) {
+    const size_t later = (size_t)64 << 20; /* code that CUDA and cuBLASLt load when a kernel is first used; an estimate */
+    const mx_backend *b = p->backend;
+    size_t needed = sum_bytes(p), free_bytes = b->free_bytes > later ? b->free_bytes - later : 0;
+
+    p->total_bytes = p->host_bytes + locked_bytes(p);
+    p->device_bytes = needed + p->held_bytes + MX_CUDA_OWN_BYTES;
+    if (limit ? p->device_bytes <= limit && needed <= free_bytes : needed <= free_bytes) {
+        return MX_OK;
+    }
+    if (limit && p->device_bytes > limit) {
+        mx_fail(st, MX_E_MEMORY, MX_NOWHERE, "this run needs %s of the GPU's memory and --memory-limit is %s (mixrun plan shows what for)",
+                mx_text_bytes(p->device_bytes), mx_text_bytes(limit));
+    } else {
+        mx_fail(st, MX_E_MEMORY, MX_NOWHERE, "this run needs %s more of the GPU's memory, and %s of its %s are free (mixrun plan shows"
+                " what for)", mx_text_bytes(needed), mx_text_bytes(b->free_bytes), mx_text_bytes(b->device_bytes));
+    }
+    hint_smaller(p, true, st);
+    return MX_E_MEMORY;
+}
+
+static mx_code measure_memory(mx_plan *p, size_t limit, mx_status *st) {
+    mx_model_bytes(p->backend, p->base_file, p->layout, &p->limits, p->bytes);
+    p->bytes[MX_MEMORY_TRAINED] = mx_trainee_bytes(p->layout, p->trains);
+    p->host_bytes = p->host_bytes ? p->host_bytes : mx_memory_now();
+    p->device_bytes = 0;
+    if (p->device_absent) {
+        const size_t driver = (size_t)512 << 20; /* of the host's memory, for the driver and its libraries; an estimate */
+
+        p->total_bytes = p->host_bytes + locked_bytes(p) + driver;
+        return MX_OK;
+    }
+    return p->backend->device_bytes > 0 ? fit_device(p, limit, st) : fit_host(p, limit, st);
 }
 
 static mx_code fit(mx_plan *p, const mx_plan_wish *wish, mx_status *st) {
@@ -328,19 +398,31 @@ static void hash_tasks_and_data(mx_plan *p) {
     mx_hasher_close(data, p->data_hash);
 }
 
-static mx_code open_device(mx_plan *p, mx_status *st) {
+static mx_code open_device(mx_plan *p, bool elsewhere, mx_status *st) {
     const mx_recipe *r = p->recipe;
-    mx_backend_options o = { .device = strcmp(r->device, "auto") == 0 ? "cpu" : r->device, .threads = (int)r->threads };
+    mx_backend_options o = { .threads = (int)r->threads };
     mx_status inner = { 0 };
     mx_code code;
 
+    p->device = mx_device_of(r->device, &p->device_why);
+    o.device = p->device;
     o.precision = r->precision == MX_PRECISION_WORD_BF16 ? MX_PRECISION_BF16 : MX_PRECISION_F32;
     code = mx_backend_open(&o, &p->backend, &inner);
+    if (code == MX_E_DEVICE && elsewhere && mx_device_is_gpu(p->device)) {
+        p->device_absent = true;
+        o.device = "cpu";
+        inner = (mx_status){ 0 };
+        code = mx_backend_open(&o, &p->backend, &inner);
+    }
     if (code) {
         inner.at = mx_recipe_place(r, "device");
         *st = inner;
+        return code;
     }
-    return code;
+    for (int i = 0; i < MX_MEMORY_PURPOSES; i++) {
+        p->held_bytes += p->backend->used_bytes(p->backend, (mx_memory)i);
+    }
+    return MX_OK;
 }
 
 /* A model of configs/models is that model, or nothing. */
@@ -384,7 +466,7 @@ mx_code mx_plan_make(const mx_recipe *recipe, const mx_plan_wish *wish, mx_arena
     p->method = wish->method ? wish->method : recipe->method;
     p->config = wish->method ? wish->config : recipe->adapter.config;
     if ((code = mx_hub_resolve(recipe->base_model, mx_recipe_place(recipe, "base_model"), arena, &p->base, st)) ||
-        (code = open_device(p, st)) || (code = mx_base_file_open(p->base.path, arena, &p->base_file, st)) ||
+        (code = open_device(p, wish->elsewhere, st)) || (code = mx_base_file_open(p->base.path, arena, &p->base_file, st)) ||
         (code = mx_tokenizer_open(p->base.path, arena, &p->tokenizer, st))) {
         goto done;
     }
@@ -460,6 +542,7 @@ mx_code mx_plan_vary(const mx_plan *like, const mx_recipe *recipe, const mx_plan
     p->refusal = (mx_status){ 0 };
     lay_out(p, mx_base_file_shape(p->base_file));
     settle_steps(p);
+    settle_checkpointing(p);
     mx_recipe_hash(recipe, p->recipe_hash);
     return fit(p, wish, st);
 }
@@ -513,12 +596,68 @@ static void print_exams(const mx_plan *p, mx_text *out) {
     mx_text_print(out, "%s", p->exams ? "\n" : "");
 }
 
-void mx_plan_print(const mx_plan *p, bool purposes, mx_text *out) {
+static void print_device(const mx_plan *p, mx_text *out) {
+    mx_text_print(out, "  device   %s: %s", p->backend->name, p->backend->description);
+    if (p->device_why[0]) {
+        mx_text_print(out, " (auto: %s)", p->device_why);
+    }
+    mx_text_print(out, "\n");
+}
+
+static void print_purposes(const mx_plan *p, mx_text *out) {
     static const char *const names[MX_MEMORY_PURPOSES] = { "frozen weights", "trained values, gradients, moments",
                                                            "saved activations", "scratch", "batch and tallies" };
-    int64_t values = mx_base_file_values(p->base_file);
+
+    for (int i = 0; i < MX_MEMORY_PURPOSES; i++) {
+        mx_text_print(out, "           %10s  %s\n", mx_text_bytes(p->bytes[i]), names[i]);
+    }
+    if (p->device_bytes) {
+        mx_text_print(out, "           %10s  CUDA's own: context, kernels, workspace (an estimate)\n",
+                      mx_text_bytes(p->held_bytes + MX_CUDA_OWN_BYTES));
+    }
+}
+
+static void print_memory(const mx_plan *p, bool purposes, mx_text *out) {
+    const mx_backend *b = p->backend;
+
+    if (!p->device_bytes) {
+        mx_text_print(out, "  memory   planned %s\n", mx_text_bytes(p->total_bytes));
+        if (purposes) {
+            print_purposes(p, out);
+            mx_text_print(out, "           %10s  program, tokenizer and questions\n", mx_text_bytes(p->host_bytes));
+        }
+        return;
+    }
+    mx_text_print(out, "  memory   planned %s on the GPU (of %s, %s free)", mx_text_bytes(p->device_bytes), mx_text_bytes(b->device_bytes),
+                  mx_text_bytes(b->free_bytes));
+    if (!purposes) {
+        mx_text_print(out, ": weights %s, adapter and optimizer %s, saved %s, scratch %s", mx_text_bytes(p->bytes[MX_MEMORY_WEIGHTS]),
+                      mx_text_bytes(p->bytes[MX_MEMORY_TRAINED]), mx_text_bytes(p->bytes[MX_MEMORY_SAVED]),
+                      mx_text_bytes(p->bytes[MX_MEMORY_SCRATCH]));
+    }
+    mx_text_print(out, "%s %s on the host\n", purposes ? "," : ";", mx_text_bytes(p->total_bytes));
+    if (purposes) {
+        print_purposes(p, out);
+    }
+}
+
+static void print_notes(const mx_plan *p, mx_text *out) {
     mx_text notes;
 
+    mx_text_init(&notes, 4096);
+    p->method->note(p->config, &notes);
+    for (char *line = notes.data, *end; line && *line; line = end) {
+        end = strchrnul(line, '\n');
+        mx_text_print(out, "           note: %.*s\n", (int)(end - line), line);
+        end += *end != '\0';
+    }
+    mx_text_finish(&notes);
+}
+
+void mx_plan_print(const mx_plan *p, bool purposes, mx_text *out) {
+    int64_t values = mx_base_file_values(p->base_file);
+
+    print_device(p, out);
     mx_text_print(out, "  base     %s  %s, %.1f M values, computed in %s%s\n", p->base.name,
                   mx_base_file_description(p->base_file), (double)values / 1e6,
                   p->backend->precision == MX_PRECISION_BF16 ? "bf16" : "f32",
@@ -530,14 +669,7 @@ void mx_plan_print(const mx_plan *p, bool purposes, mx_text *out) {
     }
     mx_text_print(out, "\n");
     if (p->method->note) {
-        mx_text_init(&notes, 4096);
-        p->method->note(p->config, &notes);
-        for (char *line = notes.data, *end; line && *line; line = end) {
-            end = strchrnul(line, '\n');
-            mx_text_print(out, "           note: %.*s\n", (int)(end - line), line);
-            end += *end != '\0';
-        }
-        mx_text_finish(&notes);
+        print_notes(p, out);
     }
     if (p->trains) {
         print_training(p, out);
@@ -545,12 +677,10 @@ void mx_plan_print(const mx_plan *p, bool purposes, mx_text *out) {
     if (purposes) {
         print_exams(p, out);
     }
-    mx_text_print(out, "  memory   planned %s\n", mx_text_bytes(p->total_bytes));
-    for (int i = 0; purposes && i < MX_MEMORY_PURPOSES; i++) {
-        mx_text_print(out, "           %10s  %s\n", mx_text_bytes(p->bytes[i]), names[i]);
-    }
-    if (purposes) {
-        mx_text_print(out, "           %10s  program, tokenizer and questions\n", mx_text_bytes(p->host_bytes));
+    print_memory(p, purposes, out);
+    if (p->again_flops > 0) {
+        mx_text_print(out, "           gradient_checkpointing: every forward pass is computed twice, %.0f %% more work\n",
+                      100 * p->again_flops / (p->base_flops + p->flops));
     }
     if (p->limited) {
         mx_text_print(out, "  limited  max_steps or a limit cuts this short: it is for trying things, not a result\n");

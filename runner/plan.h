@@ -32,6 +32,9 @@ typedef struct mx_plan {
     const mx_recipe *recipe;
     mx_arena *arena;
     mx_backend *backend;
+    const char *device; /* what the recipe's word means here: "cpu", "cuda", "cuda:1" */
+    const char *device_why; /* why auto took the CPU; "" otherwise */
+    bool device_absent; /* it is not here, and was planned for all the same (mx_plan_wish.elsewhere): `backend` is the CPU's */
     mx_hub_base base;
     mx_base_file *base_file;
     char base_hash[MX_SHA256_TEXT];
@@ -42,6 +45,7 @@ typedef struct mx_plan {
     const void *config; /* the method's resolved words */
     const mx_layout *layout;
     double flops, base_flops; /* a token's: mx_layout_flops, mx_shape_flops */
+    double again_flops;       /* of both, computed a second time for gradient_checkpointing; 0 without */
     const char *description; /* "mixlora r16 E8 top-2 on q k v o gate up down" */
 
     mx_plan_task *task;
@@ -57,8 +61,10 @@ typedef struct mx_plan {
 
     mx_model_limits limits;
     size_t bytes[MX_MEMORY_PURPOSES]; /* on the device */
-    size_t host_bytes;                /* the process's own anonymous memory */
-    size_t total_bytes;               /* on the CPU: both, since they are one memory */
+    size_t held_bytes;                /* that the backend took for itself when it was opened */
+    size_t device_bytes;              /* of a GPU's memory, all of it: bytes, held_bytes and CUDA's own; 0: no memory of its own */
+    size_t host_bytes;                /* the process's own anonymous and page-locked memory */
+    size_t total_bytes;               /* of the host's memory; on the CPU `bytes` too, since they are one memory */
     mx_status refusal;                /* MX_E_MEMORY: it does not fit, and was wished for all the same */
 
     char recipe_hash[MX_SHA256_TEXT], tasks_hash[MX_SHA256_TEXT], data_hash[MX_SHA256_TEXT];
@@ -69,8 +75,9 @@ typedef struct mx_plan_wish {
     bool trains;
     const mx_method *method; /* NULL: the recipe's (eval of a saved adapter: the adapter's own) */
     const void *config;
-    size_t memory_limit; /* bytes; 0: what the machine has available */
+    size_t memory_limit; /* bytes of the memory that is computed in, a GPU's or the machine's; 0: what is free of it */
     bool look_only;      /* a plan that does not fit is made all the same: its `refusal` says so */
+    bool elsewhere;      /* it will run on another machine: a GPU that is not here is no failure, and what it needs stays unknown */
 } mx_plan_wish;
 
 /* Fails with the places of the recipe. The plan owns what it opened until mx_plan_close; all else lives in `arena`. */
@@ -90,6 +97,9 @@ bool mx_plan_scores_at(const mx_plan *p, int64_t step);
 
 /* "base ...", "adapter ...", "train ...", "memory ..." of the storyboard; `purposes`: memory line by line. */
 void mx_plan_print(const mx_plan *p, bool purposes, mx_text *out);
+
+/* What CUDA is taken to need of a GPU for itself in every process that uses it - its context, the kernels' code. An estimate. */
+#define MX_CUDA_OWN_BYTES ((size_t)512 << 20)
 
 /* Bytes of anonymous memory this process holds now, and the most that it may have: what is available now, or its cgroup's limit. */
 size_t mx_memory_now(void);

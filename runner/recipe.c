@@ -1,6 +1,7 @@
 /* recipe.c - the few words of the top level, and the rooms' tables nested under them. */
 #include "runner/recipe.h"
 
+#include "runner/device.h"
 #include "runner/recipe_layers.h"
 
 #include <math.h>
@@ -26,11 +27,16 @@ static const mx_option train_words[] = {
       "optimizer steps between stored losses" },
     { "router_log_steps", MX_INT, offsetof(mx_train_options, router_log_steps), 0, "0", 0, 1e12, NULL, NULL, NULL,
       "optimizer steps whose router load is stored as one window; 0: a twentieth of the run" },
+    { "gradient_checkpointing", MX_BOOL, offsetof(mx_train_options, gradient_checkpointing), 0, "false", 0, 0, NULL, NULL, NULL,
+      "keep only what enters each layer and compute the rest again in the backward pass (arXiv:1604.06174): less memory, half as"
+      " much work again, equal values" },
     { 0 },
 };
 static const mx_synonym train_synonyms[] = {
     MX_STREAM_SYNONYMS, MX_OPTIMIZER_SYNONYMS,
     { "log_every_n_steps", "logging_steps" }, { "save_interval", "save_steps" }, { "save_step", "save_steps" },
+    { "activation_checkpointing", "gradient_checkpointing" }, { "recompute", "gradient_checkpointing" },
+    { "use_gradient_checkpointing", "gradient_checkpointing" },
     { 0 },
 };
 /* clang-format on */
@@ -56,9 +62,9 @@ static const mx_option words[] = {
     { "base_model", MX_TEXT, offsetof(mx_recipe, base_model), MX_REQUIRED, NULL, 0, 0, NULL, NULL, NULL,
       "a name in configs/models, or a path to a folder (Hugging Face layout) or a .gguf file" },
     { "device", MX_TEXT, offsetof(mx_recipe, device), 0, "auto", 0, 0, NULL, NULL, NULL,
-      "auto | cpu | cuda | cuda:N" },
+      "auto | cpu | cuda | cuda:N; auto: the GPU where there is one that can be used, else the processor" },
     { "precision", MX_ENUM, offsetof(mx_recipe, precision), MX_RESULT, "auto", 0, 0, precision_names, NULL, NULL,
-      "frozen weights and activations; auto: bf16 where the processor has it. Adapters stay f32" },
+      "frozen weights and activations; auto: bf16 on a GPU and where the processor has it. Adapters stay f32" },
     { "threads", MX_INT, offsetof(mx_recipe, threads), 0, "0", 0, 1024, NULL, NULL, NULL,
       "processor threads; 0: all" },
     { "seed", MX_INT, offsetof(mx_recipe, seed), 0, "42", 0, INFINITY, NULL, NULL, NULL,
@@ -132,7 +138,7 @@ static const char *name_of(const char *path, mx_arena *arena) {
 /* What `auto` means on this machine, so that it is hashed, printed and stored as that. */
 static void resolve(mx_recipe *r) {
     if (r->precision == MX_PRECISION_WORD_AUTO) {
-        bool has = strncmp(r->device, "cuda", 4) == 0 || mx_cpu_has_bf16();
+        bool has = mx_device_is_gpu(mx_device_of(r->device, NULL)) || mx_cpu_has_bf16();
 
         r->precision = has ? MX_PRECISION_WORD_BF16 : MX_PRECISION_WORD_F32;
     }

@@ -21,6 +21,7 @@ typedef struct mx_train_options {
     mx_stream_words data;
     mx_optimizer_options optimizer;
     int64_t save_steps, logging_steps, router_log_steps; /* 0: see their help */
+    bool gradient_checkpointing;
 } mx_train_options;
 
 typedef enum mx_precision_word { MX_PRECISION_WORD_AUTO, MX_PRECISION_WORD_F32, MX_PRECISION_WORD_BF16 } mx_precision_word;

@@ -165,7 +165,7 @@ static mx_code claim_run(mx_session *s, const mx_session_wish *wish, mx_run_row 
     return mx_store_commit(s->store, st);
 }
 
-/* A stored run goes on only as what it was: same recipe, seed, base, tasks and data. */
+/* A stored run goes on only as what it was: same recipe, seed, base, tasks, data and kind of device. */
 static mx_code take_up(mx_session *s, const mx_session_wish *wish, mx_status *st) {
     const mx_plan *p = s->plan;
     const mx_run_row *row = wish->resume;
@@ -177,6 +177,7 @@ static mx_code take_up(mx_session *s, const mx_session_wish *wish, mx_status *st
         { "a task's definition", row->tasks_hash, p->tasks_hash },
         { "a data file", row->data_hash, p->data_hash },
     };
+    const char *backend = mx_environment_text(row->environment, "backend", s->arena);
     mx_run_row now;
 
     for (size_t i = 0; i < sizeof same / sizeof same[0]; i++) {
@@ -185,6 +186,12 @@ static mx_code take_up(mx_session *s, const mx_session_wish *wish, mx_status *st
                            (long long)row->run_id, same[i].what, same[i].then, same[i].now);
         }
     }
+    if (!mx_environment_on(row->environment, p->device)) {
+        mx_fail(st, MX_E_DEVICE, mx_recipe_place(p->recipe, "device"), "run %lld cannot go on here: it was computed on %s (%s), this is %s",
+                (long long)row->run_id, mx_environment_text(row->environment, "device", s->arena), backend, p->backend->name);
+        mx_hint(st, "one run is computed on one kind of device; a new run may be on another");
+        return MX_E_DEVICE;
+    }
     if (row->step > 0 && !mx_folder_exists(row->folder)) { /* else all would begin anew, and its rows be dropped */
         mx_fail(st, MX_E_MISSING, MX_NOWHERE, "run %lld keeps its checkpoint in %s, and there is no such folder",
                 (long long)row->run_id, row->folder);
@@ -192,6 +199,10 @@ static mx_code take_up(mx_session *s, const mx_session_wish *wish, mx_status *st
         return MX_E_MISSING;
     }
     MX_TRY(claim_run(s, wish, &now, st));
+    if (backend[0] && strcmp(backend, p->backend->description) != 0) {
+        mx_progress_say(&s->progress, "run %lld was begun on %s; what is computed here may differ from that in the last bits\n",
+                        (long long)row->run_id, backend);
+    }
     s->row = now; /* not before: a run that is refused stays as it is */
     name_files(s);
     s->resumed = true;

@@ -45,7 +45,11 @@ typedef struct mx_sweep_variant {
     int64_t trained, trained_router, base_values, steps, tokens; /* of the first seed */
     double flops;             /* of the adapter per token: forward and backward, active experts only (mx_layout_flops) */
     double base_flops;        /* the frozen base's per token: forward, and backward to the activations */
-    size_t memory;
+    double again_flops;       /* of both together, computed a second time (gradient_checkpointing) */
+    const char *device;       /* "cpu", "cuda", "cuda:1": what the recipe's word means here */
+    size_t memory;            /* of the host's, which is all there is on the CPU */
+    size_t device_memory;     /* of the GPU's, CUDA's own included; 0: it has none of its own, or is not here */
+    size_t device_free;       /* of it, before anything runs */
     int64_t scored, scored_tokens; /* questions, and their tokens, of all evaluations of a run together */
     int64_t memory_limit_hit; /* 1: does not fit; `refusal` says it */
     mx_status refusal;
@@ -76,13 +80,14 @@ typedef struct mx_sweep {
 /* Is this command line a sweep: a file with the word `recipe` (or with variants, grid, zip or include, and no word that
  * only recipes have), or a recipe with an argument that lists values? */
 bool mx_sweep_is(const char *path, const char *const *argument, int count, mx_arena *arena);
-/* Reads and expands; recipes are bound and validated (tasks, base's name, device) as mx_validate does. Nothing of data or base
+/* Reads and expands; recipes are bound and validated (tasks, base's name) as mx_validate does. Nothing of data or base
  * is read. call->word[0] is the file, the rest are arguments. */
 MX_MUST_CHECK mx_code mx_sweep_read(const mx_call *call, mx_sweep **ret, mx_status *st);
 /* Reads bases' headers, tokenizers and data; solves `match`; fills the second half of every variant; drops doubles. A variant
  * that does not fit is marked, not an error. `progress` is told which variant is looked at; may be NULL. */
-MX_MUST_CHECK mx_code mx_sweep_measure(mx_sweep *w, size_t memory_limit, mx_arena *arena, void (*progress)(int32_t done, int32_t all),
-                                       mx_status *st);
+/* `elsewhere`: the members will run on other machines; a GPU that is not here is no failure. */
+MX_MUST_CHECK mx_code mx_sweep_measure(mx_sweep *w, size_t memory_limit, bool elsewhere, mx_arena *arena,
+                                       void (*progress)(int32_t done, int32_t all), mx_status *st);
 /* Every word of a sweep's file, with help. */
 void mx_sweep_schema(mx_text *out);
 

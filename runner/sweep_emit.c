@@ -2,6 +2,7 @@
 #include "runner/sweep_emit.h"
 
 #include "base/text.h"
+#include "runner/device.h"
 #include "runner/environment.h"
 
 #include <errno.h>
@@ -143,6 +144,23 @@ static const char *one_line(const emission *e, const char *text) {
     return copy;
 }
 
+/* What the recipes ask for counts, not what is here. */
+static void put_gpu(const emission *e) {
+    bool asked = false, may = false;
+
+    for (int64_t i = 0; i < e->members; i++) {
+        const mx_recipe *r = e->wish->sweep->variant[e->member[i]->variant].recipe;
+
+        asked |= mx_device_is_gpu(r->device);
+        may |= strcmp(r->device, "auto") == 0;
+    }
+    if (asked) {
+        mx_text_print(e->out, "#SBATCH --gres=gpu:1\n");
+    } else if (may) {
+        mx_text_print(e->out, "# device: auto: with one # less each run has a GPU, and takes it.\n##SBATCH --gres=gpu:1\n");
+    }
+}
+
 static void put_directives(const emission *e) {
     const mx_sweep *w = e->wish->sweep;
     size_t memory = 0;
@@ -165,6 +183,7 @@ static void put_directives(const emission *e) {
     }
     mx_text_print(e->out, "\n#SBATCH --output=%s-%%A_%%a.log\n", name);
     mx_text_print(e->out, "#SBATCH --mem=%lluM\n", (unsigned long long)(memory + memory / 5 + PROGRAM_BYTES) >> 20);
+    put_gpu(e);
     if (threads > 0) {
         mx_text_print(e->out, "#SBATCH --cpus-per-task=%lld\n", (long long)threads);
     } else {

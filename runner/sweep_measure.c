@@ -210,7 +210,11 @@ static void take(mx_sweep_variant *v, const mx_plan *p, mx_arena *arena) {
     v->tokens = p->totals.rows;
     v->flops = p->flops;
     v->base_flops = p->base_flops;
+    v->again_flops = p->again_flops;
+    v->device = mx_arena_copy(arena, p->device, strlen(p->device));
     v->memory = p->total_bytes;
+    v->device_memory = p->device_bytes;
+    v->device_free = p->backend->free_bytes;
     v->memory_limit_hit = p->refusal.code != MX_OK;
     v->refusal = p->refusal;
     mx_text_init(&environment, 1 << 16);
@@ -227,6 +231,7 @@ static void take(mx_sweep_variant *v, const mx_plan *p, mx_arena *arena) {
 typedef struct walk {
     mx_sweep *sweep;
     size_t memory_limit;
+    bool elsewhere;
     mx_arena *arena;
     void (*progress)(int32_t done, int32_t all);
     bool *seen;
@@ -236,7 +241,7 @@ typedef struct walk {
 } walk;
 
 static mx_code look_at(walk *k, mx_sweep_variant *v, mx_status *st) {
-    mx_plan_wish wish = { .trains = true, .memory_limit = k->memory_limit, .look_only = true };
+    mx_plan_wish wish = { .trains = true, .memory_limit = k->memory_limit, .look_only = true, .elsewhere = k->elsewhere };
     mx_status inner = { 0 };
     mx_plan *plan = NULL;
     mx_arena own;
@@ -301,9 +306,9 @@ static void drop_doubles(mx_sweep *w, mx_arena *arena) {
     }
 }
 
-mx_code mx_sweep_measure(mx_sweep *w, size_t memory_limit, mx_arena *arena, void (*progress)(int32_t done, int32_t all),
-                         mx_status *st) {
-    walk k = { .sweep = w, .memory_limit = memory_limit, .arena = arena, .progress = progress };
+mx_code mx_sweep_measure(mx_sweep *w, size_t memory_limit, bool elsewhere, mx_arena *arena,
+                         void (*progress)(int32_t done, int32_t all), mx_status *st) {
+    walk k = { .sweep = w, .memory_limit = memory_limit, .elsewhere = elsewhere, .arena = arena, .progress = progress };
 
     mx_code code = MX_OK;
 

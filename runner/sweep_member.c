@@ -2,6 +2,7 @@
 #include "runner/sweep_run.h"
 
 #include "base/text.h"
+#include "runner/environment.h"
 #include "runner/job.h"
 
 #include <ctype.h>
@@ -28,9 +29,9 @@ void mx_member_digits(const mx_sweep *w, const mx_sweep_member *m, char ret[MX_M
     snprintf(ret, MX_MEMBER_DIGITS, "%.8s", hex);
 }
 
-/* Its checkpoint may be on another machine, or gone: then it begins anew. */
-static bool can_go_on(const mx_run_row *run) {
-    return run->step == 0 || mx_folder_exists(run->folder);
+/* Its checkpoint may be on another machine, or gone, or of another kind of device: then it begins anew. */
+static bool can_go_on(const mx_run_row *run, const mx_sweep_variant *v) {
+    return mx_environment_on(run->environment, v->device) && (run->step == 0 || mx_folder_exists(run->folder));
 }
 
 mx_code mx_member_look(mx_store *s, const mx_sweep *w, const mx_sweep_member *m, mx_arena *arena, mx_member_state *ret,
@@ -49,7 +50,7 @@ mx_code mx_member_look(mx_store *s, const mx_sweep *w, const mx_sweep_member *m,
     MX_TRY(mx_store_run_like(s, &like, arena, &found, ret_run, st));
     if (found) {
         *ret = strcmp(ret_run->state, "finished") == 0 ? MX_MEMBER_FINISHED
-               : can_go_on(ret_run)                    ? MX_MEMBER_RESUMABLE
+               : can_go_on(ret_run, v)                 ? MX_MEMBER_RESUMABLE
                                                        : MX_MEMBER_NONE;
     }
     return MX_OK;
@@ -78,8 +79,8 @@ static mx_code find_member(const mx_sweep *w, const char *which, const mx_sweep_
         return mx_fail(st, MX_E_USAGE, MX_NOWHERE, "--member %s: six to eight digits follow the colon", which);
     }
     if (strncmp(colon + 1, digits, length) != 0) {
-        mx_fail(st, MX_E_USAGE, MX_NOWHERE, "member %lld of %s is another one now (%s, not %s): the sweep, its recipe, a task or the data changed",
-                (long long)n, w->path, digits, colon + 1);
+        mx_fail(st, MX_E_USAGE, MX_NOWHERE, "member %lld of %s is another one now (%s, not %s): the sweep, its recipe, a task or the data changed,"
+                " or precision: auto is another one here", (long long)n, w->path, digits, colon + 1);
         mx_hint(st, "write the commands anew: mixrun sweep %s --emit commands", w->path);
         return MX_E_USAGE;
     }

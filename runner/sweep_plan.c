@@ -169,7 +169,7 @@ static void figures_for_people(const mx_sweep *w, const mx_sweep_variant *v, con
     mx_table_cell(t, "%s%s", at_most(v) ? "at most " : "", million(v->flops, arena));
     mx_table_cell(t, "%s", mx_text_count(v->steps));
     mx_table_cell(t, "%s", mx_text_count(v->tokens));
-    mx_table_cell(t, "%s", mx_text_bytes(v->memory));
+    mx_table_cell(t, "%s", mx_text_bytes(v->device_memory ? v->device_memory : v->memory));
     mx_table_cell(t, "%s", time ? duration(time->seconds, arena) : "");
 }
 
@@ -181,7 +181,7 @@ static void figures_for_programs(const mx_sweep *w, const mx_sweep_variant *v, c
     mx_table_cell(t, "%.0f", v->flops);
     mx_table_cell(t, "%lld", (long long)v->steps);
     mx_table_cell(t, "%lld", (long long)v->tokens);
-    mx_table_cell(t, "%zu", v->memory);
+    mx_table_cell(t, "%zu", v->device_memory ? v->device_memory : v->memory);
     if (time) {
         mx_table_cell(t, "%.1f", time->seconds);
     } else {
@@ -259,6 +259,25 @@ static void tell_total(const mx_sweep *w, const standing *s, const mx_sweep_time
     mx_text_print(out, "\n");
 }
 
+/* Of a GPU, how many of the largest run go side by side. */
+static void tell_room(const mx_sweep *w, mx_text *out) {
+    const mx_sweep_variant *largest = NULL;
+
+    for (int32_t i = 0; i < w->variants; i++) {
+        const mx_sweep_variant *v = &w->variant[i];
+
+        if (v->device_memory && !v->memory_limit_hit && (!largest || v->device_memory > largest->device_memory)) {
+            largest = v;
+        }
+    }
+    if (largest) {
+        size_t room = largest->device_free / largest->device_memory;
+
+        mx_text_print(out, " memory is the GPU's, of which %s are free: %zu run%s of the largest at once (--jobs)\n",
+                      mx_text_bytes(largest->device_free), room > 0 ? room : 1, room > 1 ? "s" : "");
+    }
+}
+
 static mx_code refuse(const mx_sweep *w, mx_problems *problems, mx_status *st) {
     mx_code code = MX_OK;
 
@@ -295,6 +314,7 @@ static mx_code print_plan(const mx_sweep *w, mx_store *store, const char *db, mx
         }
         if (format == MX_FORMAT_TABLE) {
             mx_text_print(&out, "%s", bounds ? " at most: with top_p a token uses as many experts as it takes, known only afterwards\n" : "");
+            tell_room(w, &out);
             tell_sources(w, time, db, &out);
             tell_total(w, s, time, &out, arena);
         }
@@ -316,7 +336,7 @@ mx_code mx_sweep_plan(const mx_call *call, size_t memory_limit, const char *db, 
 
     MX_TRY(mx_sweep_read(call, &w, st));
     mx_progress_begin(&line, false, 0);
-    code = mx_sweep_measure(w, memory_limit, call->arena, measuring, st);
+    code = mx_sweep_measure(w, memory_limit, false, call->arena, measuring, st);
     db = db ? db : w->db;
     if (code == MX_OK && mx_file_exists(db)) {
         code = mx_store_open(db, false, &store, st);

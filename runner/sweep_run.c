@@ -51,7 +51,7 @@ typedef struct sweeper {
     child child[JOBS_MAX];
     int children;
     mx_picture picture;
-    size_t memory; /* bytes for all children */
+    size_t memory; /* the host's, for all children, when there is no limit */
     double cost_done, began; /* of this process */
     bool told_to_stop;
 } sweeper;
@@ -90,6 +90,35 @@ static int64_t count(const sweeper *s, place where) {
         n += s->member[i].place == where;
     }
     return n;
+}
+
+static const mx_sweep_variant *variant_of(const sweeper *s, const member *m) {
+    return &s->wish->sweep->variant[m->is->variant];
+}
+
+static size_t computing_memory(const mx_sweep_variant *v) {
+    return v->device_memory ? v->device_memory : v->memory;
+}
+
+/* Several runs on one GPU: what they may need together, before they begin. */
+static void tell_shared_gpu(sweeper *s) {
+    const mx_sweep_variant *largest = NULL;
+    int64_t at_once = count(s, TO_DO) < s->wish->jobs ? count(s, TO_DO) : s->wish->jobs;
+
+    for (int64_t i = 0; i < s->members; i++) {
+        const mx_sweep_variant *v = variant_of(s, &s->member[i]);
+
+        if (s->member[i].place == TO_DO && v->device_memory && (!largest || v->device_memory > largest->device_memory)) {
+            largest = v;
+        }
+    }
+    if (largest && at_once > 1) {
+        size_t together = (size_t)at_once * largest->device_memory;
+
+        mx_picture_say(&s->picture, "%lld at once need up to %s of the GPU's memory, of which %s are free%s\n", (long long)at_once,
+                       mx_text_bytes(together), mx_text_bytes(largest->device_free),
+                       together > largest->device_free ? ": fewer run at a time where they do not fit" : "");
+    }
 }
 
 /* What would not fit is refused before anything starts; all variants that do not are told by the first. */
@@ -313,13 +342,20 @@ static mx_code wait_for(sweeper *s, int i, int status, mx_status *st) {
 
 /* -------------------------------------------------------------------- who goes next */
 
+/* The limit is of the memory that is computed in; a GPU's runs share that GPU. One run alone is its own plan's to refuse. */
 static bool fits(const sweeper *s, const member *m) {
-    size_t need = s->wish->sweep->variant[m->is->variant].memory;
+    const mx_sweep_variant *v = variant_of(s, m);
+    size_t computing = computing_memory(v), host = v->memory, device = v->device_memory;
 
     for (int i = 0; i < s->children; i++) {
-        need += s->wish->sweep->variant[s->child[i].member->is->variant].memory;
+        const mx_sweep_variant *c = variant_of(s, s->child[i].member);
+
+        computing += computing_memory(c);
+        host += c->memory;
+        device += strcmp(c->device, v->device) == 0 ? c->device_memory : 0;
     }
-    return s->children == 0 || need <= s->memory;
+    return s->children == 0 ||
+           (device <= v->device_free && (s->wish->memory_limit > 0 ? computing <= (size_t)s->wish->memory_limit : host <= s->memory));
 }
 
 /* The store is asked again before each start: others may share the work. */
@@ -558,6 +594,7 @@ static mx_code open_and_work(sweeper *s, mx_status *st) {
     }
     mx_picture_say(&s->picture, "%s: %lld runs, %lld done, %lld to do\n", w->name, (long long)s->members, (long long)done,
                    (long long)(s->members - done));
+    tell_shared_gpu(s);
     s->began = mx_seconds();
     code = work(s, st);
     mx_picture_clear(&s->picture);
@@ -571,7 +608,7 @@ mx_code mx_sweep_run(const mx_sweep_wish *wish, mx_arena *arena, mx_status *st) 
 
     s->wish = wish;
     s->arena = arena;
-    s->memory = wish->memory_limit > 0 ? (size_t)wish->memory_limit : mx_memory_available();
+    s->memory = mx_memory_available();
     setenv("MIXRUN_HOME", mx_path_home(arena), 0); /* children find it even when the program's file is replaced meanwhile */
     mx_arena_init(&s->look, (size_t)1 << 30);
     code = open_and_work(s, st);

@@ -14,7 +14,7 @@ typedef struct mx_sweep_wish {
     int words;
     int64_t jobs;            /* at once */
     int64_t threads;         /* of a run whose recipe leaves it open (threads: 0); 0: its share of the processors */
-    int64_t memory_limit;    /* bytes for all of them together; 0: what is available */
+    int64_t memory_limit;    /* bytes for all of them together, of the memory they compute in; 0: what is free */
     bool rerun, quiet;
 } mx_sweep_wish;
 

@@ -28,8 +28,12 @@ static bool same_machine(const char *a, const char *b) {
     return same;
 }
 
+/* Of an adapter of these FLOPs on the variant's base, as it computes them. (A stored run does not say whether it checkpointed: it
+ * is taken for one like the variant.) */
 static double work(const mx_sweep_variant *v, double flops) {
-    return v->base_flops + flops;
+    double again = v->again_flops > 0 ? v->base_flops / 2 + flops / 3 : 0;
+
+    return v->base_flops + flops + again;
 }
 
 static double from_row(const mx_sweep_variant *v, const mx_speed_row *row) {
@@ -143,7 +147,7 @@ done:
 static double from_step(const mx_sweep_variant *v, const timing *t) {
     double row = t->row_s * work(v, v->flops) / work(t->of, t->of->flops);
     double end = t->end_s * (double)v->trained / (double)(t->of->trained > 0 ? t->of->trained : 1);
-    double scoring = row * (v->base_flops / 2 + v->flops / 3) / work(v, v->flops);
+    double scoring = row * (v->base_flops / 2 + v->flops / 3) / work(v, v->flops); /* also when training computes it twice */
 
     return t->open_s + (double)v->tokens * row + (double)v->steps * end + (double)v->scored_tokens * scoring;
 }
@@ -186,7 +190,7 @@ mx_code mx_sweep_times(const mx_sweep *w, mx_store *store, mx_arena *arena, mx_s
             continue;
         }
         while (t < count && (timed[t].of->recipe->method != v->recipe->method || strcmp(timed[t].of->base_hash, v->base_hash) != 0 ||
-                             timed[t].of->recipe->threads != v->recipe->threads)) {
+                             timed[t].of->recipe->threads != v->recipe->threads || !same_machine(timed[t].of->environment, v->environment))) {
             t++;
         }
         if (t == count) {

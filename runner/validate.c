@@ -74,9 +74,6 @@ mx_code mx_validate_recipe(const mx_recipe *r, mx_arena *arena, mx_problems *pro
     if (r->base_model) {
         mx_hub_validate_name(r->base_model, mx_recipe_place(r, "base_model"), arena, problems);
     }
-    if (r->device && strncmp(r->device, "cuda", 4) == 0 && problems->count == 0) {
-        mx_problem(problems, mx_recipe_place(r, "device"), "use device: cpu", "device '%s': this version computes on the CPU only", r->device);
-    }
     return MX_OK;
 }
 

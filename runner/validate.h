@@ -1,4 +1,5 @@
-/* validate.h - a recipe judged whole: its own words, its tasks' YAML, its model's YAML. Needs neither data nor base on disk. */
+/* validate.h - a recipe judged whole: its own words, its tasks' YAML, its model's YAML. Needs neither data nor base on disk, nor
+ * the device: a recipe may be checked where it will not run. */
 #ifndef RUNNER_VALIDATE_H
 #define RUNNER_VALIDATE_H
 
@@ -9,7 +10,7 @@
  * MX_E_RECIPE when there was one. */
 MX_MUST_CHECK mx_code mx_validate(const mx_call *call, mx_recipe **ret, mx_status *st);
 
-/* The part of it after reading: tasks, base's name, device of a bound recipe, whose own words may have been wrong. */
+/* The part of it after reading: tasks and base's name of a bound recipe, whose own words may have been wrong. */
 MX_MUST_CHECK mx_code mx_validate_recipe(const mx_recipe *r, mx_arena *arena, mx_problems *problems, mx_status *st);
 
 #endif

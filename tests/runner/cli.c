@@ -2,6 +2,7 @@
 #include "tests/runner/support.h"
 
 #include "runner/commands.h"
+#include "runner/device.h"
 
 Test(cli, every_verb_answers_help) {
     scratch x = scratch_open();
@@ -124,11 +125,64 @@ Test(cli, the_printed_recipe_reads_back_to_the_same_plan) {
     scratch_close(&x);
 }
 
-Test(cli, cuda_is_refused_at_its_place) {
+/* The tests see no GPU (support.h), so mixrun refuses for one of two reasons: by how it was built. */
+Test(cli, a_gpu_that_is_not_here_is_refused_at_its_place_before_anything_is_made) {
+    static const char *const verb[] = { "plan", "run", "eval", "sweep" };
     scratch x = scratch_open();
+    char *err;
 
     tiny_recipe(&x, "r.yaml", "  method: lora\n");
-    program(&x, 2, "r.yaml device=cuda");
-    cr_assert(strstr(output(&x, "err.txt"), "CPU only"), "%s", output(&x, "err.txt"));
+    program(&x, 0, "validate r.yaml device=cuda"); /* a recipe for another machine is good here */
+    program(&x, 0, "config print r.yaml device=cuda:1");
+    for (size_t i = 0; i < sizeof verb / sizeof verb[0]; i++) {
+        program(&x, 1, "%s r.yaml %s device=cuda", verb[i], i == 3 ? "seed=1,2" : "seed=1");
+        err = output(&x, "err.txt");
+        cr_assert(strstr(err, "argument 4:1:8: error: device 'cuda': "), "%s", err);
+        cr_assert(strstr(err, "    1 | device=cuda\n      |        ^~~~\n"), "%s", err);
+        cr_assert(strstr(err, "use device: cpu"), "%s", err);
+    }
+    cr_assert_not(mx_file_exists(scratch_path(&x, "mixrun.db")));
+    cr_assert_not(mx_folder_exists(scratch_path(&x, "runs")));
+    scratch_close(&x);
+}
+
+Test(cli, auto_says_why_it_computes_on_the_processor) {
+    scratch x = scratch_open();
+    const char *why;
+    char *out;
+
+    tiny_recipe(&x, "r.yaml", "  method: lora\n");
+    setenv("CUDA_VISIBLE_DEVICES", "", 1);
+    cr_assert_str_eq(mx_device_of("auto", &why), "cpu");
+    program(&x, 0, "plan r.yaml");
+    out = output(&x, "out.txt");
+    cr_assert(strstr(out, "  device   cpu: 1 thread"), "%s", out);
+    cr_assert(strstr(out, mx_arena_text(&x.arena, " (auto: %s)\n", why)), "%s", out);
+    program(&x, 0, "plan r.yaml device=cpu");
+    out = output(&x, "out.txt");
+    cr_assert(strstr(out, "  device   cpu: 1 thread"), "%s", out);
+    cr_assert_null(strstr(out, "(auto"), "%s", out);
+    program(&x, 0, "r.yaml train.max_steps=1 eval.before_training=false");
+    cr_assert(strstr(output(&x, "err.txt"), mx_arena_text(&x.arena, " (auto: %s)\n", why)), "%s", output(&x, "err.txt"));
+    program(&x, 0, "env");
+    cr_assert(strstr(output(&x, "out.txt"), mx_arena_text(&x.arena, "  device     auto is cpu (%s)\n", why)), "%s", output(&x, "out.txt"));
+    scratch_close(&x);
+}
+
+/* --emit writes for machines that are not this one. */
+Test(cli, a_sweep_for_gpus_elsewhere_is_emitted_here) {
+    scratch x = scratch_open();
+    char *out;
+
+    tiny_recipe(&x, "r.yaml", "  method: lora\n  lora_r: 4\n");
+    program(&x, 0, "sweep r.yaml seed=1,2 device=cuda:1 precision=auto --emit slurm");
+    out = output(&x, "out.txt");
+    cr_assert(strstr(out, "\n#SBATCH --gres=gpu:1\n"), "%s", out);
+    cr_assert(strstr(out, "#SBATCH --array=1-2\n"), "%s", out);
+    program(&x, 0, "sweep r.yaml seed=1,2 --emit slurm");
+    out = output(&x, "out.txt");
+    cr_assert(strstr(out, "\n##SBATCH --gres=gpu:1\n"), "%s", out);
+    program(&x, 0, "sweep r.yaml seed=1,2 device=cpu --emit slurm");
+    cr_assert_null(strstr(output(&x, "out.txt"), "gres"), "%s", output(&x, "out.txt"));
     scratch_close(&x);
 }

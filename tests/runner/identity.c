@@ -1,4 +1,5 @@
 /* identity.c - which words make another run, and that a run keeps its hash over the years. */
+#include "runner/device.h"
 #include "runner/recipe.h"
 
 #include <criterion/criterion.h>
@@ -68,6 +69,7 @@ Test(identity, spelling_out_a_default_changes_nothing) {
         "seed: 7\nname: other\ndb: other.db\noutput_dir: out\ndata_dir: d\nthreads: 1\n" HEAD TAIL
         "  logging_steps: 5\n  save_steps: 9\n  router_log_steps: 3\n",
         HEAD "train:\n  tasks: [{task: a, path: elsewhere.jsonl}]\n",
+        "device: cpu\n" HEAD TAIL "  gradient_checkpointing: true\n",
     };
     char first[MX_SHA256_TEXT], hash[MX_SHA256_TEXT];
 
@@ -110,7 +112,7 @@ Test(identity, auto_is_hashed_as_what_it_resolves_to) {
     char by_auto[MX_SHA256_TEXT], spelled[MX_SHA256_TEXT];
 
     hash_of("base_model: m\nprecision: auto\nadapter: {method: lora}\n" TAIL, by_auto, NULL);
-    hash_of(mx_cpu_has_bf16() ? "base_model: m\nprecision: bf16\nadapter: {method: lora}\n" TAIL
+    hash_of(mx_device_is_gpu(mx_device_of("auto", NULL)) || mx_cpu_has_bf16() ? "base_model: m\nprecision: bf16\nadapter: {method: lora}\n" TAIL
                               : "base_model: m\nprecision: f32\nadapter: {method: lora}\n" TAIL,
             spelled, NULL);
     cr_assert_str_eq(by_auto, spelled);

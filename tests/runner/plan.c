@@ -33,6 +33,66 @@ Test(plan, memory_on_the_default_base_is_within_5_percent, .timeout = 600) {
     scratch_close(&x);
 }
 
+/* The bytes of a purpose, as `plan` prints them. */
+static double planned_mib(const char *out, const char *purpose) {
+    const char *at = strstr(out, purpose), *line = at;
+    double value;
+
+    cr_assert(at, "no '%s' in: %s", purpose, out);
+    while (line > out && line[-1] != '\n') {
+        line--;
+    }
+    value = atof(line);
+    return strstr(line, "KiB") && strstr(line, "KiB") < at ? value / 1024 : strstr(line, "GiB") && strstr(line, "GiB") < at ? value * 1024 : value;
+}
+
+Test(plan, gradient_checkpointing_saves_activations_and_says_what_it_costs) {
+    scratch x = scratch_open();
+    double whole;
+    char *out;
+
+    tiny_recipe(&x, "r.yaml", "  method: mixlora\n  lora_r: 4\n  num_experts: 4\n");
+    program(&x, 0, "plan r.yaml");
+    out = output(&x, "out.txt");
+    whole = planned_mib(out, "saved activations");
+    cr_assert_null(strstr(out, "computed twice"), "%s", out);
+    program(&x, 0, "plan r.yaml train.gradient_checkpointing=true");
+    out = output(&x, "out.txt");
+    /* of two layers one share is left, and the stream between layers stays */
+    cr_assert(planned_mib(out, "saved activations") < 0.6 * whole && planned_mib(out, "saved activations") > 0.4 * whole, "%g of %g",
+              planned_mib(out, "saved activations"), whole);
+    cr_assert(strstr(out, "gradient_checkpointing: every forward pass is computed twice, 4"), "somewhat below 50 %%: %s", out);
+    scratch_close(&x);
+}
+
+Test(plan, a_sweep_plans_each_variant_as_it_checkpoints) {
+    scratch x = scratch_open();
+    char *out;
+    double first, second;
+
+    tiny_recipe(&x, "r.yaml", "  method: lora\n  lora_r: 4\n");
+    program(&x, 0, "plan r.yaml train.gradient_checkpointing=false,true train.logging_steps=1 --format csv");
+    out = output(&x, "out.txt");
+    cr_assert(strstr(out, "the same run as"), "it changes no value, so it is no other run: %s", out);
+    /* ...,tokens,memory,time est.,state */
+    for (int i = 0; i < 8; i++) {
+        out = strchr(out, ',') + 1;
+    }
+    out = strchr(out, '\n') + 1;
+    first = second = 0;
+    for (int i = 0; i < 8; i++) {
+        out = strchr(out, ',') + 1;
+    }
+    first = atof(out);
+    out = strchr(out, '\n') + 1;
+    for (int i = 0; i < 8; i++) {
+        out = strchr(out, ',') + 1;
+    }
+    second = atof(out);
+    cr_assert(first > 0 && second > 0 && second < first, "%g, then %g bytes", first, second);
+    scratch_close(&x);
+}
+
 Test(plan, counts_what_a_person_can_count) {
     scratch x = scratch_open();
     char *out;

@@ -119,6 +119,27 @@ Test(run, missing_data_names_where_it_looked_and_the_command_that_gets_it) {
     scratch_close(&x);
 }
 
+Test(run, gradient_checkpointing_changes_no_bit) {
+    static const char *const precision[] = { "f32", "bf16" };
+    scratch x = scratch_open();
+    mx_status st = { 0 };
+
+    tiny_recipe(&x, "r.yaml", "  method: mixlora\n  lora_r: 4\n  num_experts: 4\n  lora_dropout: 0.1\n");
+    for (int i = 0; i < 2; i++) {
+        char whole[MX_SHA256_TEXT], again[MX_SHA256_TEXT];
+
+        program(&x, 0, "r.yaml --quiet db=a%d.db output_dir=a%d precision=%s train.max_steps=6", i, i, precision[i]);
+        program(&x, 0, "r.yaml --quiet db=b%d.db output_dir=b%d precision=%s train.max_steps=6 train.gradient_checkpointing=true", i, i,
+                precision[i]);
+        cr_assert_str_eq(measured(&x, mx_arena_text(&x.arena, "a%d.db", i)), measured(&x, mx_arena_text(&x.arena, "b%d.db", i)), "%s",
+                         precision[i]);
+        cr_assert_eq(mx_sha256_file(scratch_path(&x, mx_arena_text(&x.arena, "a%d/1-r/adapter/adapter_model.safetensors", i)), whole, &st), MX_OK);
+        cr_assert_eq(mx_sha256_file(scratch_path(&x, mx_arena_text(&x.arena, "b%d/1-r/adapter/adapter_model.safetensors", i)), again, &st), MX_OK);
+        cr_assert_str_eq(whole, again, "%s", precision[i]);
+    }
+    scratch_close(&x);
+}
+
 Test(run, every_method_and_routing_runs) {
     static const char *const adapter[] = {
         "  method: base\n", "  method: lora\n  lora_r: 4\n", "  method: dora\n  lora_r: 4\n",

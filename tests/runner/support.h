@@ -32,6 +32,7 @@ static inline pid_t start(scratch *x, const char *line) {
             _exit(120);
         }
         unsetenv("MIXRUN_DATA");
+        setenv("CUDA_VISIBLE_DEVICES", "", 1); /* device: auto is the processor, on every machine */
         setenv("TERM", "dumb", 1);
         setenv("XDG_CACHE_HOME", x->folder, 1);
         execv(program, argv);

@@ -56,7 +56,7 @@ static void must_read(fixture *f, const char *words) {
 }
 
 static void must_measure(fixture *f) {
-    cr_assert_eq(mx_sweep_measure(f->sweep, 0, &f->x.arena, NULL, &f->st), MX_OK, "%s", f->st.text);
+    cr_assert_eq(mx_sweep_measure(f->sweep, 0, false, &f->x.arena, NULL, &f->st), MX_OK, "%s", f->st.text);
 }
 
 static mx_sweep_variant *variant(fixture *f, const char *name) {
@@ -652,7 +652,7 @@ Test(sweep, what_does_not_fit_is_marked_and_the_rest_is_measured) {
     tiny_base("tiny");
     put("s.yaml", "recipe: base.yaml\nvariants: [{name: small}, {name: large, set: {adapter.lora_r: 4096, adapter.num_experts: 64}}]\n");
     must_read(&f, "s.yaml");
-    cr_assert_eq(mx_sweep_measure(f.sweep, (size_t)512 << 20, &f.x.arena, NULL, &f.st), MX_OK, "%s", f.st.text);
+    cr_assert_eq(mx_sweep_measure(f.sweep, (size_t)512 << 20, false, &f.x.arena, NULL, &f.st), MX_OK, "%s", f.st.text);
     cr_assert_eq(variant(&f, "small")->memory_limit_hit, 0);
     cr_assert_eq(variant(&f, "large")->memory_limit_hit, 1);
     cr_assert_not_null(strstr(variant(&f, "large")->refusal.text, "--memory-limit is 512"));
