@@ -22,6 +22,13 @@ static constexpr int64_t MX_ATTENTION_ROWS_MOST = INT32_MAX - 1024;
 static constexpr int32_t MX_NO_ROW = INT32_MAX;
 static constexpr int MX_SEEN_BLOCK = 32; /* rows to an entry of mx_attention_view.seen_block */
 
+/* Rows of `stride` values: where one begins. Rows times heads times D passes 2^31 long before rows do. */
+static __host__ __device__ __forceinline__ constexpr int64_t mx_row_at(int32_t row, int64_t stride) {
+    return row * stride;
+}
+static_assert(MX_ATTENTION_ROWS_MOST + 1024 <= INT32_MAX && mx_row_at((int32_t)MX_ATTENTION_ROWS_MOST, (int64_t)65535 * 512) == 72056460133532160,
+              "a tile that begins at the last row, and the last row of the widest batch, are still counted right");
+
 /* The keys a row sees: [prefix, prefix_end) and [own, own_end); a run may be empty. */
 struct alignas(16) mx_seen {
     int32_t prefix, prefix_end, own, own_end;
@@ -145,7 +152,7 @@ MX_DEVICE void mx_tile_load(mx_bf16 *tile, const mx_bf16 *x, int64_t stride, int
     for (int i = (int)threadIdx.x; i < ROWS * PIECES; i += (int)blockDim.x) {
         int row = i / PIECES, column = i % PIECES * 8;
         bool there = first + row < a.live && column < a.head_dim;
-        const mx_bf16 *from = there ? x + (first + row) * stride + column : x;
+        const mx_bf16 *from = there ? x + mx_row_at(first + row, stride) + column : x;
         mx_bf16 *to = tile + row * mx_tile_ld<DP> + column;
 
         if (a.aligned) {
@@ -174,7 +181,7 @@ MX_DEVICE void mx_tile_store(mx_bf16 *x, const mx_bf16 *tile, int64_t stride, in
             continue;
         }
         const mx_bf16 *from = tile + row * mx_tile_ld<DP> + c;
-        mx_bf16 *to = x + (first + row) * stride + column + c;
+        mx_bf16 *to = x + mx_row_at(first + row, stride) + column + c;
 
         if (a.aligned) {
             *reinterpret_cast<uint4 *>(to) = *reinterpret_cast<const uint4 *>(from);

@@ -21,24 +21,24 @@ template <int DP> struct running {
     float top[2], sum[2]; /* of scores times log2 e / sqrt(D); sum: over this lane's columns alone */
 };
 
-/* s = q k^T with -infinity where it is not seen. */
+/* s = q k^T with -infinity where it is not seen; groups of 16 keys of which nothing is seen are left out, here and below. */
 template <int DP>
 MX_DEVICE void scores_of(float s[forward_tiles<DP>::KEYS / 8][4], mx_rows16<DP, forward_tiles<DP>::KEPT> &q, const mx_bf16 *keys,
                          const mx_seen *seen, int32_t key, mx_groups g) {
     int lane = (int)threadIdx.x % 32;
-    mx_seen upper = seen[lane / 4], lower = seen[lane / 4 + 8];
 
 #pragma unroll
     for (int j = 0; j < forward_tiles<DP>::KEYS / 16; j++) {
-        if (g.any >> j & 1) {
-            mx_product_16<DP>(s + 2 * j, q, keys + 16 * j * forward_tiles<DP>::LD);
+        if (!(g.any >> j & 1)) {
+            continue;
         }
+        mx_product_16<DP>(s + 2 * j, q, keys + 16 * j * forward_tiles<DP>::LD);
         if (!(g.all >> j & 1)) {
+            mx_seen upper = seen[lane / 4], lower = seen[lane / 4 + 8];
+
 #pragma unroll
             for (int e = 0; e < 8; e++) {
-                int32_t column = key + 16 * j + e / 4 * 8 + lane % 4 * 2 + e % 2;
-
-                if (!(g.any >> j & 1) || !mx_sees(e % 4 < 2 ? upper : lower, column)) {
+                if (!mx_sees(e % 4 < 2 ? upper : lower, key + 16 * j + e / 4 * 8 + lane % 4 * 2 + e % 2)) {
                     s[2 * j + e / 4][e % 4] = -INFINITY;
                 }
             }
@@ -47,7 +47,7 @@ MX_DEVICE void scores_of(float s[forward_tiles<DP>::KEYS / 8][4], mx_rows16<DP, 
 }
 
 /* s becomes p = 2^(s scale - top) with the rows' new tops; what was summed under the old ones is brought under them. */
-template <int DP> MX_DEVICE void soften(running<DP> &r, float s[forward_tiles<DP>::KEYS / 8][4], float scale) {
+template <int DP> MX_DEVICE void soften(running<DP> &r, float s[forward_tiles<DP>::KEYS / 8][4], float scale, mx_groups g) {
     constexpr int BLOCKS = forward_tiles<DP>::KEYS / 8;
 
 #pragma unroll
@@ -56,7 +56,9 @@ template <int DP> MX_DEVICE void soften(running<DP> &r, float s[forward_tiles<DP
 
 #pragma unroll
         for (int j = 0; j < BLOCKS; j++) {
-            top = fmaxf(top, fmaxf(s[j][2 * half], s[j][2 * half + 1]));
+            if (g.any >> (j / 2) & 1) {
+                top = fmaxf(top, fmaxf(s[j][2 * half], s[j][2 * half + 1]));
+            }
         }
         top = fmaxf(top, __shfl_xor_sync(MX_WARP, top, 1));
         top = fmaxf(fmaxf(top, __shfl_xor_sync(MX_WARP, top, 2)) * scale, r.top[half]);
@@ -66,9 +68,11 @@ template <int DP> MX_DEVICE void soften(running<DP> &r, float s[forward_tiles<DP
         r.top[half] = top;
 #pragma unroll
         for (int j = 0; j < BLOCKS; j++) {
-            s[j][2 * half] = exp2f(s[j][2 * half] * scale - base);
-            s[j][2 * half + 1] = exp2f(s[j][2 * half + 1] * scale - base);
-            sum += s[j][2 * half] + s[j][2 * half + 1];
+            if (g.any >> (j / 2) & 1) {
+                s[j][2 * half] = exp2f(s[j][2 * half] * scale - base);
+                s[j][2 * half + 1] = exp2f(s[j][2 * half + 1] * scale - base);
+                sum += s[j][2 * half] + s[j][2 * half + 1];
+            }
         }
         r.sum[half] = r.sum[half] * factor + sum;
 #pragma unroll
@@ -96,7 +100,7 @@ MX_DEVICE void finish(running<DP> &r, mx_bf16 *tile, const mx_attention_view &a,
         int32_t at = row + lane / 4 + 8 * half;
 
         if (lane % 4 == 0 && at < a.rows) {
-            a.lse[(int64_t)at * a.heads + head] = at < a.live ? r.top[half] * LN2 + logf(sum) : 0.0f;
+            a.lse[mx_row_at(at, a.heads) + head] = at < a.live ? r.top[half] * LN2 + logf(sum) : 0.0f;
         }
     }
     __syncwarp();
@@ -161,7 +165,7 @@ template <int DP> static __global__ void __launch_bounds__(THREADS) forward_kern
         }
         mx_cp_async_commit();
         if (g.any) {
-            soften<DP>(r, s, a.scale * LOG2E);
+            soften<DP>(r, s, a.scale * LOG2E, g);
 #pragma unroll
             for (int j = 0; j < tiles::KEYS / 16; j++) {
                 if (g.any >> j & 1) {

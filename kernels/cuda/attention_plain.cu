@@ -44,7 +44,7 @@ MX_DEVICE int thread_column() {
 /* 16 rows of one head, widened; zeros for rows from `live` on. */
 template <class T> MX_DEVICE void load(float *tile, const room &r, const mx_attention_view &a, const void *x, int64_t heads, int64_t head, int32_t first) {
     int32_t row = first + thread_row();
-    const T *from = static_cast<const T *>(x) + (row * heads + head) * a.head_dim;
+    const T *from = static_cast<const T *>(x) + mx_row_at(row, heads * a.head_dim) + head * a.head_dim;
 
     for (int d = thread_column(); d < a.head_dim; d += SIDE) {
         tile[thread_row() * r.ld + d] = row < a.live ? mx_float(from[d]) : 0.0f;
@@ -53,7 +53,7 @@ template <class T> MX_DEVICE void load(float *tile, const room &r, const mx_atte
 template <class T, int WIDTH>
 MX_DEVICE void store(void *x, const mx_attention_view &a, int64_t heads, int64_t head, int32_t first, const float sum[WIDTH / SIDE], float factor) {
     int32_t row = first + thread_row();
-    T *to = static_cast<T *>(x) + (row * heads + head) * a.head_dim;
+    T *to = static_cast<T *>(x) + mx_row_at(row, heads * a.head_dim) + head * a.head_dim;
 
 #pragma unroll
     for (int j = 0; j < WIDTH / SIDE; j++) {
@@ -157,7 +157,7 @@ template <class T, int WIDTH> static __global__ void __launch_bounds__(THREADS) 
     store<T, WIDTH>(a.o, a, a.heads, head, row, o, sum > 0 ? 1.0f / sum : 0.0f);
     row += thread_row();
     if (thread_column() == 0 && row < a.rows) {
-        a.lse[row * (int64_t)a.heads + head] = row < a.live ? top + logf(sum) : 0.0f;
+        a.lse[mx_row_at(row, a.heads) + head] = row < a.live ? top + logf(sum) : 0.0f;
     }
 }
 
