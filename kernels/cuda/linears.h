@@ -10,11 +10,16 @@
 #include "kernels/cuda/cuda.h"
 #include "kernels/cuda/values.h"
 
+/* A host's tests are small and cross these bounds all the same. */
+#ifdef __CUDACC__
 enum {
     MX_TERMS_AT_ONCE = 16,   /* of one launch: its arguments hold them */
     MX_LINEARS_ROWS = 4096,  /* of what is kept in f32 at a time, before it is rounded */
     MX_LINEARS_STRETCH = 128 /* rows of a partial sum over rows */
 };
+#else
+enum { MX_TERMS_AT_ONCE = 3, MX_LINEARS_ROWS = 32, MX_LINEARS_STRETCH = 48 };
+#endif
 
 struct mx_term {
     const float *a, *b, *rank_scale, *out_scale, *row_weight;

@@ -8,11 +8,17 @@
 
 enum { LINEARS = 3, TERMS = 2 };
 
+/* How the weights are opened: one by one, without room for terms; as one group with room for all terms; with room too little in
+ * columns or in rows; as one group in another order than the linears'. */
+typedef enum opening { SINGLY, TOGETHER, FEW_COLUMNS, FEW_ROWS, IN_REVERSE } opening;
+
 typedef struct shape {
     const char *name;
     int64_t rows, live, in, linears, out[LINEARS], terms, rank[TERMS], begin[TERMS], end[TERMS];
-    bool vectors, row_weights, c, bias, dx_adds, no_dx;
+    bool vectors, row_weights, c, bias, dx_adds, no_dx, frozen;
     float rate;
+    opening open;
+    mx_file_type type; /* blocks: of 32 inputs */
 } shape;
 
 static const shape SHAPES[] = {
@@ -33,6 +39,25 @@ static const shape SHAPES[] = {
     { .name = "overlapping ranges", .rows = 30, .live = 30, .in = 9, .linears = 1, .out = { 8 }, .terms = 2, .rank = { 2, 3 }, .begin = { 0, 5 }, .end = { -1, 20 }, .rate = 0.3f, .c = true },
     { .name = "an empty range, and one in the padding", .rows = 30, .live = 20, .in = 9, .linears = 1, .out = { 8 }, .terms = 2, .rank = { 2, 3 }, .begin = { 7, 22 }, .end = { 7, 30 }, .rate = 0.3f },
     { .name = "first layer wants no dx", .rows = 12, .live = 12, .in = 9, .linears = 2, .out = { 8, 4 }, .terms = 1, .rank = { 2 }, .end = { -1 }, .no_dx = true, .rate = 0.3f },
+    { .name = "one token", .rows = 1, .live = 1, .in = 8, .linears = 2, .out = { 8, 3 }, .terms = 1, .rank = { 2 }, .end = { -1 }, .open = TOGETHER, .rate = 0.3f },
+    { .name = "frozen group", .rows = 35, .live = 33, .in = 32, .linears = 3, .out = { 32, 8, 8 }, .open = TOGETHER },
+    { .name = "frozen group, dx adds", .rows = 35, .live = 33, .in = 12, .linears = 2, .out = { 9, 7 }, .open = TOGETHER, .dx_adds = true },
+    { .name = "group", .rows = 70, .live = 66, .in = 32, .linears = 3, .out = { 32, 8, 16 }, .terms = 1, .rank = { 8 }, .end = { -1 }, .open = TOGETHER },
+    { .name = "group, dx adds", .rows = 40, .live = 40, .in = 24, .linears = 2, .out = { 16, 40 }, .terms = 1, .rank = { 5 }, .end = { -1 }, .open = TOGETHER, .dx_adds = true },
+    { .name = "group, dropout", .rows = 70, .live = 66, .in = 32, .linears = 3, .out = { 32, 8, 16 }, .terms = 1, .rank = { 8 }, .end = { -1 }, .rate = 0.3f, .open = TOGETHER },
+    { .name = "group of odd sizes, ranges", .rows = 67, .live = 50, .in = 13, .linears = 3, .out = { 11, 3, 7 }, .terms = 2, .rank = { 3, 5 }, .begin = { 2, 17 }, .end = { 17, 60 }, .open = TOGETHER },
+    { .name = "group with everything", .rows = 40, .live = 36, .in = 11, .linears = 2, .out = { 8, 7 }, .terms = 2, .rank = { 3, 5 }, .begin = { 0, 10 }, .end = { -1, 40 }, .vectors = true, .row_weights = true, .c = true, .bias = true, .rate = 0.3f, .open = TOGETHER },
+    { .name = "group with everything but dropout, dx adds", .rows = 40, .live = 36, .in = 16, .linears = 2, .out = { 8, 24 }, .terms = 2, .rank = { 4, 8 }, .begin = { 0, 10 }, .end = { -1, 40 }, .vectors = true, .row_weights = true, .c = true, .bias = true, .open = TOGETHER, .dx_adds = true },
+    { .name = "group, DoRA on rows of several stretches", .rows = 110, .live = 101, .in = 8, .linears = 2, .out = { 16, 9 }, .terms = 1, .rank = { 2 }, .end = { -1 }, .c = true, .open = TOGETHER },
+    { .name = "group without dx", .rows = 33, .live = 33, .in = 16, .linears = 2, .out = { 8, 24 }, .terms = 1, .rank = { 4 }, .end = { -1 }, .no_dx = true, .open = TOGETHER },
+    { .name = "too few columns", .rows = 21, .live = 20, .in = 16, .linears = 2, .out = { 24, 8 }, .terms = 1, .rank = { 65 }, .end = { -1 }, .open = FEW_COLUMNS, .bias = true },
+    { .name = "too few rows", .rows = 21, .live = 20, .in = 16, .linears = 2, .out = { 24, 8 }, .terms = 1, .rank = { 33 }, .end = { -1 }, .open = FEW_ROWS },
+    { .name = "group in reverse", .rows = 21, .live = 20, .in = 16, .linears = 3, .out = { 24, 8, 16 }, .terms = 1, .rank = { 4 }, .end = { -1 }, .open = IN_REVERSE },
+    { .name = "terms that are not trained", .rows = 21, .live = 20, .in = 16, .linears = 2, .out = { 24, 8 }, .terms = 2, .rank = { 4, 3 }, .end = { -1, -1 }, .vectors = true, .open = TOGETHER, .frozen = true },
+    { .name = "Q4_0 group", .rows = 40, .live = 37, .in = 64, .linears = 3, .out = { 32, 8, 16 }, .terms = 1, .rank = { 8 }, .end = { -1 }, .open = TOGETHER, .type = MX_FILE_Q4_0 },
+    { .name = "Q8_0 group, dropout", .rows = 40, .live = 37, .in = 32, .linears = 2, .out = { 32, 7 }, .terms = 1, .rank = { 3 }, .end = { -1 }, .rate = 0.3f, .open = TOGETHER, .type = MX_FILE_Q8_0 },
+    { .name = "Q4_1, one by one", .rows = 20, .live = 20, .in = 32, .linears = 2, .out = { 8, 7 }, .terms = 1, .rank = { 3 }, .end = { -1 }, .open = SINGLY, .type = MX_FILE_Q4_1 },
+    { .name = "Q5_1, one frozen", .rows = 20, .live = 20, .in = 32, .linears = 1, .out = { 8 }, .open = SINGLY, .type = MX_FILE_Q5_1 },
     { .name = "wider than a vector", .rows = 75, .live = 71, .in = 40, .linears = 1, .out = { 36 }, .terms = 1, .rank = { 33 }, .end = { -1 }, .rate = 0.3f },
 };
 enum { SHAPE_COUNT = sizeof SHAPES / sizeof SHAPES[0] };
@@ -42,6 +67,7 @@ typedef struct problem {
     const shape *s;
     mx_noise noise;
     kit_rows batch;
+    void *file[LINEARS]; /* W as a file of the shape's type has it */
     double *x, *w[LINEARS], *bias[LINEARS], *c[LINEARS], *dy[LINEARS], *y[LINEARS];
     double *a[LINEARS][TERMS], *b[LINEARS][TERMS], *d[LINEARS][TERMS], *e[LINEARS][TERMS], *weight[LINEARS][TERMS];
     double *kept; /* (rows, in): dropout's factor */
@@ -54,6 +80,39 @@ static int64_t end_of(const shape *s, int64_t term) {
     return s->end[term] < 0 ? s->rows : s->end[term];
 }
 
+/* W (out, in) and its bytes in a file: values of f32, or blocks of any bits whose scales and minima are near 2^-6. */
+static void make_weight(problem *p, int64_t j, mx_rng *r) {
+    const shape *s = p->s;
+    int64_t n = s->out[j] * s->in;
+    size_t row = mx_file_type_row_bytes(s->type, s->in), block = s->type == MX_FILE_F32 ? 0 : mx_file_type_row_bytes(s->type, 32);
+    float *values = kit_hold(calloc((size_t)n, sizeof *values));
+
+    p->file[j] = values;
+    p->w[j] = s->type == MX_FILE_F32 ? kit_values(r, n, 0.5) : kit_array(n);
+    if (s->type == MX_FILE_F32) {
+        for (int64_t i = 0; i < n; i++) {
+            values[i] = (float)p->w[j][i];
+        }
+        return;
+    }
+    uint8_t *bytes = kit_hold(calloc((size_t)s->out[j], row));
+
+    p->file[j] = bytes;
+    for (size_t i = 0; i < row * (size_t)s->out[j]; i++) {
+        bytes[i] = (uint8_t)mx_rng_u32(r);
+    }
+    for (size_t i = 0; i < row * (size_t)s->out[j]; i += block) {
+        bytes[i + 1] = (uint8_t)(0x24 | (bytes[i + 1] & 0x80));
+        bytes[i + 3] = (uint8_t)(0x24 | (bytes[i + 3] & 0x80));
+    }
+    for (int64_t o = 0; o < s->out[j]; o++) {
+        mx_file_type_decode(s->type, bytes + (size_t)o * row, s->in, values + o * s->in);
+    }
+    for (int64_t i = 0; i < n; i++) {
+        p->w[j][i] = values[i];
+    }
+}
+
 static problem make(const shape *s) {
     problem p = { .s = s, .noise = { .seed = 3, .step = 5, .site = 17, .rate = s->rate } };
     mx_rng r;
@@ -63,7 +122,7 @@ static problem make(const shape *s) {
     p.kept = kit_array(s->rows * s->in);
     p.old_dx = kit_values(&r, s->rows * s->in, 1);
     for (int64_t j = 0; j < s->linears; j++) {
-        p.w[j] = kit_values(&r, s->out[j] * s->in, 0.5);
+        make_weight(&p, j, &r);
         p.bias[j] = s->bias ? kit_values(&r, s->out[j], 1) : NULL;
         p.c[j] = s->c ? kit_values(&r, s->out[j], 2) : NULL;
         p.dy[j] = kit_values(&r, s->rows * s->out[j], 1);
@@ -170,6 +229,38 @@ static float *gradient(mx_backend *b, int64_t n) {
     return g;
 }
 
+static void open_weights(mx_backend *b, const problem *p, mx_weight *ret[LINEARS]) {
+    const shape *s = p->s;
+    mx_weight_source from[LINEARS];
+    mx_weight *opened[LINEARS];
+    mx_status st = { 0 };
+    int64_t ranks = 0;
+    mx_weight_room room = { 0 };
+
+    for (int64_t i = 0; i < s->terms; i++) {
+        ranks += s->rank[i];
+    }
+    if (s->open != SINGLY) {
+        room.columns = s->open == FEW_COLUMNS ? 1 : ranks;
+        room.rows = s->open == FEW_ROWS ? 1 : s->linears * ranks;
+    }
+    for (int64_t j = 0; j < s->linears; j++) {
+        int64_t at = s->open == IN_REVERSE ? s->linears - 1 - j : j;
+
+        from[at] = (mx_weight_source){ .type = s->type, .bytes = p->file[j], .out = s->out[j], .in = s->in };
+    }
+    if (s->open == SINGLY) {
+        for (int64_t j = 0; j < s->linears; j++) {
+            cr_assert_eq(b->weights_open(b, &from[j], 1, room, MX_USE_LINEAR, &opened[j], &st), MX_OK, "%s", st.text);
+        }
+    } else {
+        cr_assert_eq(b->weights_open(b, from, (int)s->linears, room, MX_USE_LINEAR, opened, &st), MX_OK, "%s", st.text);
+    }
+    for (int64_t j = 0; j < s->linears; j++) {
+        ret[j] = kit_hold(opened[s->open == IN_REVERSE ? s->linears - 1 - j : j]);
+    }
+}
+
 static run *prepare(mx_backend *b, problem *p, bool training) {
     const shape *s = p->s;
     run *r = kit_hold(calloc(1, sizeof *r));
@@ -187,7 +278,7 @@ static run *prepare(mx_backend *b, problem *p, bool training) {
     for (int64_t j = 0; j < s->linears; j++) {
         int64_t out = s->out[j];
 
-        r->linear[j] = (mx_linear){ .w = kit_weight(b, p->w[j], out, s->in), .out = out, .term = r->term[j], .terms = s->terms,
+        r->linear[j] = (mx_linear){ .w = (const mx_weight *)p, .out = out, .term = r->term[j], .terms = s->terms,
                                     .bias = p->bias[j] ? kit_floats(b, p->bias[j], out) : NULL,
                                     .c = p->c[j] ? kit_floats(b, p->c[j], out) : NULL,
                                     .dc = p->c[j] ? gradient(b, out) : NULL,
@@ -197,14 +288,14 @@ static run *prepare(mx_backend *b, problem *p, bool training) {
 
             r->term[j][i] = (mx_low_rank){
                 .a = kit_floats(b, p->a[j][i], rank * s->in), .b = kit_floats(b, p->b[j][i], out * rank), .rank = rank,
-                .scale = (float)SCALE, .begin = s->begin[i], .end = s->end[i], .da = gradient(b, rank * s->in),
-                .db = gradient(b, out * rank),
+                .scale = (float)SCALE, .begin = s->begin[i], .end = s->end[i], .da = s->frozen ? NULL : gradient(b, rank * s->in),
+                .db = s->frozen ? NULL : gradient(b, out * rank),
             };
             if (s->vectors) {
                 r->term[j][i].rank_scale = kit_floats(b, p->d[j][i], rank);
                 r->term[j][i].out_scale = kit_floats(b, p->e[j][i], out);
-                r->term[j][i].drank_scale = gradient(b, rank);
-                r->term[j][i].dout_scale = gradient(b, out);
+                r->term[j][i].drank_scale = s->frozen ? NULL : gradient(b, rank);
+                r->term[j][i].dout_scale = s->frozen ? NULL : gradient(b, out);
             }
             if (s->row_weights) {
                 r->term[j][i].row_weight = kit_floats(b, p->weight[j][i], s->rows);
@@ -212,8 +303,16 @@ static run *prepare(mx_backend *b, problem *p, bool training) {
             }
         }
     }
+    /* sizes are asked for before there are weights: a plan's way, it knows shapes alone */
     r->l.saved = training ? kit_memory(b, b->ops->linears_saved_bytes(b, &r->l)) : NULL;
     kit_scratch(b, b->ops->linears_scratch_bytes(b, &r->l));
+
+    mx_weight *w[LINEARS];
+
+    open_weights(b, p, w);
+    for (int64_t j = 0; j < s->linears; j++) {
+        r->linear[j].w = w[j];
+    }
     return r;
 }
 
@@ -258,7 +357,7 @@ static void check_gradients(problem *p, run *r, double tolerance) {
         if (s->c) {
             near_gradient(p, "dc", p->c[j], s->out[j], 0, r->linear[j].dc, tolerance);
         }
-        for (int64_t i = 0; i < s->terms; i++) {
+        for (int64_t i = 0; i < s->terms && !s->frozen; i++) {
             const mx_low_rank *t = &r->term[j][i];
 
             near_gradient(p, "dA", p->a[j][i], s->rank[i] * s->in, 0, t->da, tolerance);

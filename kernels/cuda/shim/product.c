@@ -15,7 +15,7 @@ void shim_product(int64_t m, int64_t n, int64_t k, shim_factor a, shim_factor b,
     mx_factor right = { .data = b.data, .dtype = type, .ld = b.ld, .transposed = b.transposed };
     int threads = omp_get_max_threads();
 
-    if (__tsan_init) {
+    if (__tsan_init || m * n * k < 1 << 21) { /* or waking them takes longer than the product */
         omp_set_num_threads(1);
     }
     mx_gemm_plain(m, n, k, left, right, mx_product_of(c, c_bf16 ? MX_BF16 : MX_F32, c_ld), add);
