@@ -2,7 +2,7 @@
  * device finds out by itself: the host is told with the step's numbers. */
 #include "kernels/cuda/values.h"
 
-static constexpr int THREADS = 256, PARTS = 2048; /* of the sum of squares: the same on every GPU, so are the bits */
+static constexpr int THREADS = 256, PARTS = 2048; /* of the sum of squares, at most: the same on every GPU, so are the bits */
 static constexpr int GROUPS = 8;                  /* to a launch */
 static_assert(PARTS < MX_CUDA_PARTIALS, "the verdict stands behind the parts");
 
@@ -10,7 +10,7 @@ static __global__ void __launch_bounds__(THREADS) squares_kernel(double *part, c
     __shared__ double shared[32];
     double sum = 0;
 
-    for (int64_t i = ((int64_t)blockIdx.x * THREADS + threadIdx.x) * 8; i < n; i += (int64_t)PARTS * THREADS * 8) {
+    for (int64_t i = ((int64_t)blockIdx.x * THREADS + threadIdx.x) * 8; i < n; i += (int64_t)gridDim.x * THREADS * 8) {
         float v[8];
 
         mx_load8(v, g + i, n - i, wide);
@@ -26,11 +26,11 @@ static __global__ void __launch_bounds__(THREADS) squares_kernel(double *part, c
 }
 
 /* part[PARTS] becomes what gradients are multiplied by, or negative: no step. */
-static __global__ void __launch_bounds__(THREADS) verdict_kernel(double *part, double max_norm, mx_numbers *numbers) {
+static __global__ void __launch_bounds__(THREADS) verdict_kernel(double *part, int parts, double max_norm, mx_numbers *numbers) {
     __shared__ double shared[32];
     double sum = 0;
 
-    for (int i = (int)threadIdx.x; i < PARTS; i += THREADS) {
+    for (int i = (int)threadIdx.x; i < parts; i += THREADS) {
         sum += part[i];
     }
     sum = mx_block_sum(sum, shared);
@@ -127,10 +127,12 @@ static void update(mx_cuda *c, const mx_adamw *a, const mx_adamw_group *group, i
 
 void mx_cuda_adamw(mx_backend *q, const mx_adamw *a) {
     mx_cuda *c = mx_cuda_of(q);
+    int64_t blocks = (a->count + THREADS * 8 - 1) / (THREADS * 8);
+    int parts = blocks < PARTS ? (int)blocks : PARTS;
 
     assert(a->step >= 1);
-    mx_launch(c, "adamw: squares", squares_kernel, dim3(PARTS), dim3(THREADS), 0, c->partials, a->g, a->count, mx_wide(a->g, 0));
-    mx_launch(c, "adamw: verdict", verdict_kernel, dim3(1), dim3(THREADS), 0, c->partials, a->max_norm, a->numbers);
+    mx_launch(c, "adamw: squares", squares_kernel, dim3((unsigned)parts), dim3(THREADS), 0, c->partials, a->g, a->count, mx_wide(a->g, 0));
+    mx_launch(c, "adamw: verdict", verdict_kernel, dim3(1), dim3(THREADS), 0, c->partials, parts, a->max_norm, a->numbers);
     for (int64_t i = 0; i < a->groups; i += GROUPS) {
         update(c, a, a->group + i, (int)(a->groups - i < GROUPS ? a->groups - i : GROUPS));
     }

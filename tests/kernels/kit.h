@@ -54,6 +54,11 @@ KIT_UNUSED static void *kit_memory(mx_backend *b, size_t bytes) {
     return kit_hold(p);
 }
 
+/* The same bytes where the device can read them. */
+KIT_UNUSED static void *kit_copy(mx_backend *b, const void *from, size_t bytes) {
+    return memcpy(kit_memory(b, bytes), from, bytes);
+}
+
 KIT_UNUSED static void kit_sync(mx_backend *b) {
     mx_status st = { 0 };
 

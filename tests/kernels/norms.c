@@ -52,6 +52,7 @@ static void check_rmsnorm(mx_precision precision, int64_t rows, int64_t n) {
     }
     b->ops->rmsnorm_forward(b, ty, trstd, tx, tw, (float)eps);
     b->ops->rmsnorm_backward(b, tdx, tdy, tx, trstd, tw);
+    kit_sync(b);
     kit_near_tensor("y", y, ty, rows * n, tolerance_of(precision));
     kit_near_floats("rstd", rstd, trstd, rows, 1e-6);
     kit_near_tensor("dx", dx, tdx, rows * n, tolerance_of(precision));
@@ -66,10 +67,20 @@ Test(norms, rmsnorm_agrees_with_the_definition_and_its_differences) {
         check_rmsnorm(p, 5, 7);
         check_rmsnorm(p, 33, 64);
         check_rmsnorm(p, 3, 300);
+        check_rmsnorm(p, 2, 1021);
+        check_rmsnorm(p, 2, 4096);
+        check_rmsnorm(p, 1, 8205); /* wider than a block of threads keeps */
     }
 }
 
 /* ------------------------------------------------------------------ rotary embedding */
+
+/* The rows from `live` on. */
+static mx_tensor padding_of(const mx_tensor *t, int64_t live) {
+    char *at = (char *)t->data + (size_t)(live * t->dim[1]) * mx_dtype_bytes(t->dtype);
+
+    return mx_tensor_2d(at, t->dtype, t->dim[0] - live, t->dim[1]);
+}
 
 static void check_rope(mx_precision precision, int64_t heads, int64_t d, int32_t farthest) {
     enum { ROWS = 19, LIVE = 17 };
@@ -99,9 +110,12 @@ static void check_rope(mx_precision precision, int64_t heads, int64_t d, int32_t
     }
     b->ops->rope(b, forward, heads, d, &batch.rows, inverse, false);
     b->ops->rope(b, backward, heads, d, &batch.rows, inverse, true);
+    kit_sync(b);
     kit_near_tensor("rotated", y, forward, LIVE * n, tolerance_of(precision));
     kit_near_tensor("rotated back", back, backward, LIVE * n, tolerance_of(precision));
-    kit_sync(b);
+    mx_tensor rest = padding_of(&forward, LIVE);
+
+    kit_near_tensor("padding", x + LIVE * n, rest, (ROWS - LIVE) * n, 0);
     b->close(b);
 }
 
@@ -112,18 +126,50 @@ Test(norms, rope_rotates_halves_of_heads_and_back) {
         check_rope(p, 3, 8, 4);
         check_rope(p, 1, 2, 100);
         check_rope(p, 2, 64, 9000); /* the table of cosines grows */
+        check_rope(p, 5, 6, 77);
+        check_rope(p, 3, 80, 8191);
+        check_rope(p, 1, 96, 40000);
+        check_rope(p, 7, 128, 12);
+        check_rope(p, 1, 256, 3);
+        check_rope(p, 2, 512, 1);
     }
+}
+
+/* Where f32's product of position and frequency would be off by a hundredth of a turn. */
+Test(norms, rope_is_exact_at_positions_far_out) {
+    static const int32_t positions[] = { 131071, 1000003, 16777215 };
+    mx_backend *b = kit_open(MX_PRECISION_F32, 1, false);
+    kit_rows batch = kit_batch(b, 3, 3);
+    double ones[] = { 1, 0, 1, 0, 1, 0 };
+    float *inverse = kit_memory(b, sizeof *inverse);
+    mx_tensor x = kit_tensor(b, ones, 3, 2);
+
+    *inverse = 0.7320508f;
+    if (strcmp(KIT_DEVICE, "cpu") == 0) {
+        batch.rows.live = 2; /* its table of sixteen million positions is no test's business */
+    }
+    memcpy(batch.position, positions, sizeof positions);
+    b->ops->rope(b, x, 1, 2, &batch.rows, inverse, false);
+    kit_sync(b);
+    for (int t = 0; t < batch.rows.live; t++) {
+        double angle = positions[t] * (double)*inverse;
+
+        cr_assert_float_eq(kit_at(&x, 2 * t), cos(angle), 1e-6);
+        cr_assert_float_eq(kit_at(&x, 2 * t + 1), sin(angle), 1e-6);
+    }
+    b->close(b);
 }
 
 Test(norms, rope_follows_other_frequencies_on_the_same_backend) {
     mx_backend *b = kit_open(MX_PRECISION_F32, 1, false);
     kit_rows batch = kit_batch(b, 3, 3);
-    float first[] = { 1.0f }, second[] = { 0.5f };
+    float *inverse[] = { kit_floats(b, (double[]){ 1.0 }, 1), kit_floats(b, (double[]){ 0.5 }, 1) };
 
     for (int i = 0; i < 2; i++) {
         mx_tensor x = kit_tensor(b, (double[]){ 1, 0, 1, 0, 1, 0 }, 3, 2);
 
-        b->ops->rope(b, x, 1, 2, &batch.rows, i ? second : first, false);
+        b->ops->rope(b, x, 1, 2, &batch.rows, inverse[i], false);
+        kit_sync(b);
         for (int t = 0; t < 3; t++) {
             cr_assert_float_eq(kit_at(&x, 2 * t), cos(t * (i ? 0.5 : 1.0)), 1e-6);
         }
@@ -161,6 +207,7 @@ Test(norms, swiglu_agrees_with_the_definition_and_its_differences) {
 
         b->ops->swiglu_forward(b, th, tg, tu);
         b->ops->swiglu_backward(b, tg, tu, tdh, tg, tu); /* in place, as allowed */
+        kit_sync(b);
         kit_near_tensor("h", h, th, ROWS * N, tolerance_of(p));
         kit_near_tensor("dg", dg, tg, ROWS * N, tolerance_of(p));
         kit_near_tensor("du", du, tu, ROWS * N, tolerance_of(p));
@@ -184,7 +231,57 @@ Test(norms, add_rounds_once_and_works_in_place) {
             sum[i] = x[i] + y[i];
         }
         b->ops->add(b, tx, tx, ty);
+        kit_sync(b);
         kit_near_tensor("sum", sum, tx, ROWS * N, p == MX_PRECISION_BF16 ? 0x1p-8 : 1e-7);
+        b->close(b);
+    }
+}
+
+/* The same tensor, beginning where nothing but a single value is aligned. */
+static mx_tensor shifted(mx_backend *b, const double *from, int64_t rows, int64_t n) {
+    double *more = kit_array(rows * n + 1);
+
+    if (from) {
+        memcpy(more + 1, from, sizeof *more * (size_t)(rows * n));
+    }
+    mx_tensor t = kit_tensor(b, from ? more : NULL, 1, rows * n + 1);
+
+    return mx_tensor_2d((char *)t.data + mx_dtype_bytes(t.dtype), t.dtype, rows, n);
+}
+
+Test(norms, no_op_needs_more_alignment_than_a_value_has) {
+    enum { ROWS = 3, N = 72 };
+    mx_precision p;
+
+    KIT_EACH_PRECISION(p) {
+        mx_backend *b = kit_open(p, 2, false);
+        const int32_t *row = kit_copy(b, (int32_t[]){ 2, 0, 1 }, 3 * sizeof(int32_t));
+        mx_rng r;
+
+        mx_rng_init(&r, 8, "shifted");
+        double *x = kit_values(&r, ROWS * N, 1), *y = kit_values(&r, ROWS * N, 1), *w = kit_values(&r, N + 1, 1);
+        double *sum = kit_array(ROWS * N), *h = kit_array(ROWS * N), *normed = kit_array(ROWS * N), *picked = kit_array(ROWS * N);
+        mx_tensor tx = shifted(b, x, ROWS, N), ty = shifted(b, y, ROWS, N), tsum = shifted(b, NULL, ROWS, N), th = shifted(b, NULL, ROWS, N);
+        mx_tensor tnormed = shifted(b, NULL, ROWS, N), tpicked = shifted(b, NULL, ROWS, N);
+        const float *tw = kit_floats(b, w, N + 1) + 1, *rstd = kit_floats(b, NULL, ROWS);
+
+        for (int i = 0; i < ROWS * N; i++) {
+            sum[i] = x[i] + y[i];
+            h[i] = swiglu(x[i], y[i]);
+            picked[i] = x[row[i / N] * N + i % N];
+        }
+        for (int t = 0; t < ROWS; t++) {
+            norm_row(normed + t * N, x + t * N, w + 1, N, 0.0009765625);
+        }
+        b->ops->add(b, tsum, tx, ty);
+        b->ops->swiglu_forward(b, th, tx, ty);
+        b->ops->rmsnorm_forward(b, tnormed, (float *)(uintptr_t)rstd, tx, tw, 0.0009765625f);
+        b->ops->gather_rows(b, tpicked, tx, row, ROWS);
+        kit_sync(b);
+        kit_near_tensor("sum", sum, tsum, ROWS * N, tolerance_of(p));
+        kit_near_tensor("h", h, th, ROWS * N, tolerance_of(p));
+        kit_near_tensor("normed", normed, tnormed, ROWS * N, tolerance_of(p));
+        kit_near_tensor("picked", picked, tpicked, ROWS * N, 0);
         b->close(b);
     }
 }
@@ -210,34 +307,52 @@ Test(norms, embed_looks_rows_up_and_leaves_padding_zero) {
             memcpy(y + t * C, t < LIVE ? table + batch.token[t] * C : y + t * C, sizeof *y * C);
         }
         b->ops->embed(b, ty, w, &batch.rows);
+        kit_sync(b);
         kit_near_tensor("y", y, ty, ROWS * C, 0);
         b->weight_close(b, w);
         b->close(b);
     }
 }
 
+static void check_scatter(mx_precision precision, int64_t rows, int64_t columns, const int32_t *row, int64_t n) {
+    mx_backend *b = kit_open(precision, 2, false);
+    const int32_t *trow = kit_copy(b, row, sizeof *row * (size_t)n);
+    mx_rng r;
+
+    mx_rng_init(&r, 6, "scatter");
+    double *x = kit_values(&r, rows * columns, 1), *g = kit_values(&r, n * columns, 1), *scale = kit_values(&r, n, 1);
+    double *y = kit_array(n * columns), *dx = kit_array(rows * columns);
+    mx_tensor tx = kit_tensor(b, x, rows, columns), ty = kit_tensor(b, NULL, n, columns), tg = kit_tensor(b, g, n, columns);
+    mx_tensor tdx = kit_tensor(b, NULL, rows, columns);
+
+    for (int64_t i = 0; i < n * columns; i++) {
+        y[i] = x[row[i / columns] * columns + i % columns];
+        dx[row[i / columns] * columns + i % columns] += scale[i / columns] * g[i];
+    }
+    b->ops->gather_rows(b, ty, tx, trow, n);
+    b->ops->scatter_rows(b, tdx, tg, kit_floats(b, scale, n), trow, n);
+    kit_sync(b);
+    kit_near_tensor("gathered", y, ty, n * columns, 0);
+    kit_near_tensor("scattered", dx, tdx, rows * columns, precision == MX_PRECISION_BF16 ? 0x1p-8 : 1e-6);
+    b->close(b);
+}
+
 Test(norms, scatter_is_gathers_transpose_also_when_rows_repeat) {
-    enum { ROWS = 30, C = 300, N = 12 };
-    static const int32_t row[N] = { 3, 29, 3, 7, 0, 3, 7, 12, 13, 14, 29, 3 };
+    static const int32_t few[] = { 3, 29, 3, 7, 0, 3, 7, 12, 13, 14, 29, 3 };
+    enum { MANY = 400 };
+    int32_t many[MANY];
     mx_precision p;
+    mx_rng r;
 
+    mx_rng_init(&r, 6, "rows");
+    for (int i = 0; i < MANY; i++) { /* falling, rising, repeated near and far, first and last */
+        many[i] = i < 50 ? 8999 - i : i < 100 ? 4 * i : (int32_t)mx_rng_below(&r, 9000) / 300 * 300;
+    }
+    many[0] = many[MANY - 1] = many[MANY / 2] = 0;
     KIT_EACH_PRECISION(p) {
-        mx_backend *b = kit_open(p, 2, false);
-        mx_rng r;
-
-        mx_rng_init(&r, 6, "scatter");
-        double *x = kit_values(&r, ROWS * C, 1), *g = kit_values(&r, N * C, 1), *scale = kit_values(&r, N, 1);
-        double *y = kit_array(N * C), *dx = kit_array(ROWS * C);
-        mx_tensor tx = kit_tensor(b, x, ROWS, C), ty = kit_tensor(b, NULL, N, C), tg = kit_tensor(b, g, N, C), tdx = kit_tensor(b, NULL, ROWS, C);
-
-        for (int i = 0; i < N * C; i++) {
-            y[i] = x[row[i / C] * C + i % C];
-            dx[row[i / C] * C + i % C] += scale[i / C] * g[i];
-        }
-        b->ops->gather_rows(b, ty, tx, row, N);
-        b->ops->scatter_rows(b, tdx, tg, kit_floats(b, scale, N), row, N);
-        kit_near_tensor("gathered", y, ty, N * C, 0);
-        kit_near_tensor("scattered", dx, tdx, ROWS * C, p == MX_PRECISION_BF16 ? 0x1p-8 : 1e-6);
-        b->close(b);
+        check_scatter(p, 30, 300, few, 12);
+        check_scatter(p, 1, 1, few, 0);
+        check_scatter(p, 9000, 3, many, MANY);
+        check_scatter(p, 30, 9, (int32_t[100]){ 0 }, 100);
     }
 }
