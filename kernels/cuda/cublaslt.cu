@@ -202,9 +202,10 @@ static mx_code open_named(mx_cublaslt *ret, const char *name, mx_status *st) {
     return MX_E_DEVICE;
 }
 
-bool mx_cublaslt_search(mx_cublaslt *ret) {
+bool mx_cublaslt_search(mx_cublaslt *ret, unsigned places) {
     memset(ret, 0, sizeof *ret);
-    return try_loader(ret) || try_toolkits(ret) || try_pythons(ret);
+    return (places & MX_LT_IN_LOADER && try_loader(ret)) || (places & MX_LT_IN_TOOLKITS && try_toolkits(ret)) ||
+           (places & MX_LT_IN_PYTHONS && try_pythons(ret));
 }
 
 mx_code mx_cublaslt_open(mx_cublaslt *ret, mx_status *st) {
@@ -218,7 +219,7 @@ mx_code mx_cublaslt_open(mx_cublaslt *ret, mx_status *st) {
     *ret = mx_shim_cublaslt;
     return MX_OK;
 #else
-    if (mx_cublaslt_search(ret)) {
+    if (mx_cublaslt_search(ret, MX_LT_IN_LOADER | MX_LT_IN_TOOLKITS | MX_LT_IN_PYTHONS)) {
         return MX_OK;
     }
     mx_fail(st, MX_E_DEVICE, nowhere, "no cuBLASLt (libcublasLt.so.13 or .12) on the loader's path, in /usr/local/cuda* or a Python's packages");

@@ -93,8 +93,9 @@ struct mx_cublaslt {
  * the python3 on PATH, ~/.local). Needs no driver. MX_E_DEVICE, with a hint where it was looked for. On the shim: its own,
  * unless $MIXRUN_CUBLASLT names another. */
 mx_code mx_cublaslt_open(mx_cublaslt *ret, mx_status *st);
-/* The looking alone, whatever $MIXRUN_CUBLASLT says. */
-bool mx_cublaslt_search(mx_cublaslt *ret);
+/* The looking alone, in some of the places, whatever $MIXRUN_CUBLASLT says. */
+enum mx_lt_place { MX_LT_IN_LOADER = 1, MX_LT_IN_TOOLKITS = 2, MX_LT_IN_PYTHONS = 4 };
+bool mx_cublaslt_search(mx_cublaslt *ret, unsigned places);
 void mx_cublaslt_close(mx_cublaslt *lt);
 /* "cuBLASLt 13.1.0 (/usr/lib/libcublasLt.so.13)"; of NULL or one that is not open: "no cuBLASLt". */
 void mx_cublaslt_describe(const mx_cublaslt *lt, char *text, size_t size);
