@@ -5,11 +5,13 @@
 #include <cstdarg>
 #include <cstdio>
 #include <cstdlib>
+#include <fcntl.h>
 #include <link.h>
 #include <mutex>
 #include <numeric>
 #include <pthread.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <thread>
 #include <unistd.h>
 #include <vector>
@@ -29,10 +31,6 @@ void __sanitizer_start_switch_fiber(void **fake_stack, const void *bottom, size_
 void __sanitizer_finish_switch_fiber(void *fake_stack, const void **bottom, size_t *size) __attribute__((weak));
 void __asan_poison_memory_region(const volatile void *p, size_t size) __attribute__((weak));
 void __asan_unpoison_memory_region(const volatile void *p, size_t size) __attribute__((weak));
-/* The linker's, around all __shared__ arrays in the initial image of thread-local memory; null when there is none. */
-extern char __start_shim_shared[] __attribute__((weak, visibility("hidden")));
-extern char __stop_shim_shared[] __attribute__((weak, visibility("hidden")));
-
 /* Keeps what the ABI asks a function to keep on this stack, its end in *save, and goes on where `to` was left. */
 void shim_switch(void **save, void *to);
 }
@@ -102,7 +100,7 @@ struct copies {
     unsigned group = 0; /* the open one */
 };
 
-/* The lanes that wait for each other in one warp function: those of `mask`, filed under the lowest. */
+/* The lanes that wait for each other in one warp function: those of `mask`. */
 struct meeting {
     unsigned mask = 0, arrived = 0, generation = 0;
     warp_op op = OP_SYNC;
@@ -158,7 +156,7 @@ struct worker {
     uint64_t random = 0;
     unsigned char *dynamic = nullptr;
     size_t dynamic_room = 0, static_bytes = 0;
-    unsigned char *static_shared = nullptr;
+    unsigned char *thread_locals = nullptr;
 
     worker();
     ~worker();
@@ -185,22 +183,56 @@ void acquire(void *address) {
     }
 }
 
-/* This thread's copy of the __shared__ arrays: where the linker's marks lie in the program's image of thread-local memory. */
-int find_static_shared(dl_phdr_info *info, size_t, void *to) {
-    worker *w = static_cast<worker *>(to);
-    uintptr_t start = reinterpret_cast<uintptr_t>(__start_shim_shared), stop = reinterpret_cast<uintptr_t>(__stop_shim_shared);
+/* Where the __shared__ arrays lie in the program's thread-local memory: bytes [at, at + size). */
+struct shared_array {
+    size_t at, size;
+};
 
-    for (int i = 0; i < info->dlpi_phnum; i++) {
-        const ElfW(Phdr) &p = info->dlpi_phdr[i];
-        uintptr_t image = info->dlpi_addr + p.p_vaddr;
+/* The program's symbols say so: a thread-local variable inside a C++ function ("_ZZ...") is one. (A section of their own would
+ * be simpler, but GCC before 14 forgets the attribute within templates, its bug 41091.) */
+std::vector<shared_array> find_shared_arrays() {
+    std::vector<shared_array> found;
+    int file = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
+    struct stat st = {};
+    void *memory = file >= 0 && fstat(file, &st) == 0 ? mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, file, 0) : MAP_FAILED;
 
-        if (p.p_type == PT_TLS && start >= image && stop <= image + p.p_memsz && info->dlpi_tls_data) {
-            w->static_shared = static_cast<unsigned char *>(info->dlpi_tls_data) + (start - image);
-            w->static_bytes = stop - start;
-            return 1;
+    if (file >= 0) {
+        close(file);
+    }
+    if (memory == MAP_FAILED) {
+        return found;
+    }
+    const char *base = static_cast<const char *>(memory);
+    const Elf64_Ehdr *header = static_cast<const Elf64_Ehdr *>(memory);
+    const Elf64_Shdr *section = reinterpret_cast<const Elf64_Shdr *>(base + header->e_shoff);
+
+    for (int i = 0; i < header->e_shnum; i++) {
+        if (section[i].sh_type != SHT_SYMTAB) {
+            continue;
+        }
+        const Elf64_Sym *symbol = reinterpret_cast<const Elf64_Sym *>(base + section[i].sh_offset);
+        const char *names = base + section[section[i].sh_link].sh_offset;
+
+        for (size_t j = 0; j < section[i].sh_size / sizeof *symbol; j++) {
+            if (ELF64_ST_TYPE(symbol[j].st_info) == STT_TLS && strncmp(names + symbol[j].st_name, "_ZZ", 3) == 0) {
+                found.push_back(shared_array{ symbol[j].st_value, symbol[j].st_size });
+            }
         }
     }
-    return 0;
+    munmap(memory, (size_t)st.st_size);
+    return found;
+}
+
+/* This host thread's own memory of the program (the first that is listed). */
+int find_thread_local(dl_phdr_info *info, size_t, void *to) {
+    *static_cast<unsigned char **>(to) = static_cast<unsigned char *>(info->dlpi_tls_data);
+    return 1;
+}
+
+const std::vector<shared_array> &shared_arrays() {
+    static const std::vector<shared_array> *all = new std::vector<shared_array>(find_shared_arrays());
+
+    return *all;
 }
 
 worker::worker() {
@@ -216,10 +248,10 @@ worker::worker() {
     if (tsan) {
         main.tsan_fiber = __tsan_get_current_fiber();
     }
-    if (&__start_shim_shared[0] != &__stop_shim_shared[0]) {
-        dl_iterate_phdr(find_static_shared, this);
+    dl_iterate_phdr(find_thread_local, &thread_locals);
+    for (const shared_array &a : shared_arrays()) {
+        static_bytes += a.size;
     }
-    (void)&holder;
 }
 
 worker::~worker() {
@@ -331,9 +363,6 @@ __attribute__((noinline)) void prepare(worker *w, fiber *f) {
     context *c;
 
     if (tsan) {
-        while (w->contexts.size() <= (size_t)f->number) {
-            new_context(w);
-        }
         c = w->contexts[(size_t)f->number];
     } else if (w->idle.empty()) {
         c = new_context(w);
@@ -421,8 +450,10 @@ void run_threads() {
 /* ------------------------------------------------------------------ blocks */
 
 void poison(worker *w, bool first) {
-    if (w->static_bytes && (first || w->static_bytes <= POISON_EVERY_BLOCK)) {
-        memset(w->static_shared, 0xff, w->static_bytes);
+    if (first || w->static_bytes <= POISON_EVERY_BLOCK) {
+        for (const shared_array &a : shared_arrays()) {
+            memset(w->thread_locals + a.at, 0xff, a.size);
+        }
     }
     memset(w->dynamic, 0xff, work.shared_bytes);
 }
@@ -484,6 +515,9 @@ void run_block(worker *w, uint64_t number, bool first) {
         }
     }
     w->threads = n;
+    while (tsan && w->contexts.size() < (size_t)n) { /* here, where what they need belongs to nobody's thread */
+        new_context(w);
+    }
     for (int i = 0; w->copied && i < n; i++) {
         w->copying[(size_t)i].issued.clear();
         w->copying[(size_t)i].landed = 0;
@@ -791,17 +825,36 @@ void complete(warp_op op, unsigned mask, warp *its) {
     if (op >= OP_MMA && its->exists != 0xffffffffu) {
         die("%s at %s:%d in a warp that is not whole", OP_NAMES[op], at.file, at.line);
     }
-    die("divergent warp: %s with mask %08x at %s:%d, while lanes %08x are in %s with mask %08x at %s:%d", OP_NAMES[op], mask, at.file,
-        at.line, m->arrived, OP_NAMES[m->op], m->mask, m->at.file, m->at.line);
+    die("divergent warp: %s with mask %08x at %s:%d, while lanes %08x are in %s with the same mask at %s:%d", OP_NAMES[op], mask,
+        at.file, at.line, m->arrived, OP_NAMES[m->op], m->at.file, m->at.line);
+}
+
+/* The lanes of that mask that have come so far, or a free place for them. Lanes 0..11 may meet while the others wait for the
+ * whole warp. */
+inline meeting *meeting_of(warp *its, unsigned mask) {
+    meeting *free = nullptr;
+
+    for (int i = 0; i < WARP; i++) {
+        meeting *m = &its->met[i];
+
+        if (m->arrived && m->mask == mask) {
+            return m;
+        }
+        free = free || m->arrived ? free : m;
+        if (!its->waiting) {
+            break;
+        }
+    }
+    return free; /* every meeting holds a lane that waits, and the one that asks does not */
 }
 
 /* Until all lanes of `mask` have come, the running one with what it brings; the last to come does the work for all. */
 inline __attribute__((always_inline)) void meet(warp_op op, unsigned mask, worker *w, fiber *me, warp *its, place at) {
-    meeting *m = &its->met[__builtin_ctz(mask | 1u << 31)];
+    meeting *m = meeting_of(its, mask & its->exists);
     unsigned bit = 1u << me->lane, parity;
 
     bool odd = !(mask & bit) || (mask & its->returned) || (op >= OP_MMA && its->exists != 0xffffffffu) ||
-               (m->arrived && (m->op != op || m->mask != (mask & its->exists)));
+               (m->arrived && m->op != op);
 
     if (__builtin_expect(odd, 0)) {
         refuse_meeting(op, mask, me, its, m, at);
@@ -948,6 +1001,13 @@ const copy *copy_landing(int pending) {
 }
 
 /* ------------------------------------------------------------------ launches */
+
+void reseed(uint64_t seed) {
+    std::lock_guard<std::mutex> hold(launching);
+
+    the_pool().seed = seed;
+    the_pool().launches = 0;
+}
 
 void launch_call(const char *name, dim3 grid, dim3 block, size_t shared_bytes, void (*call)(void *), void *body) {
     std::lock_guard<std::mutex> hold(launching);

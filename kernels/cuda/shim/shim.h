@@ -44,12 +44,12 @@
 #define __forceinline__ inline __attribute__((always_inline))
 #define __launch_bounds__(...)
 #define __align__(n) __attribute__((aligned(n)))
-/* Together in one section, so that a block can start with all of them poisoned. One copy for each worker; AddressSanitizer
- * guards only what is not thread_local, there is one worker then. */
+/* One copy for each worker, which shim.cc finds by name to poison it. AddressSanitizer guards only what is not thread_local;
+ * there is one worker then, and no poison. */
 #if SHIM_ADDRESS
 #define __shared__ static
 #else
-#define __shared__ static thread_local __attribute__((section("shim_shared")))
+#define __shared__ static thread_local
 #endif
 #define MX_DYNAMIC_SHARED(type, name) type *name = static_cast<type *>(shim::now.dynamic_shared)
 
@@ -104,6 +104,9 @@ void launch_call(const char *name, dim3 grid, dim3 block, size_t shared_bytes, v
 template <class F> static inline void launch(const char *name, dim3 grid, dim3 block, size_t shared_bytes, F body) {
     launch_call(name, grid, block, shared_bytes, [](void *b) { (*static_cast<F *>(b))(); }, &body);
 }
+
+/* MIXRUN_SHIM_SEED from here on: the same seed and launches, the same schedules. */
+void reseed(uint64_t seed);
 
 /* Aborts with the kernel's name, block and thread. */
 [[noreturn]] void die(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
