@@ -43,7 +43,7 @@ static char *output_of(const char *program, const char *name, const char *seed, 
     FILE *f;
 
     cr_assert(text);
-    snprintf(command, sizeof command, "MIXRUN_SHIM_SEED=%s exec '%s' %s %s 2>&1", seed, program, name, more);
+    snprintf(command, sizeof command, "TSAN_OPTIONS=atexit_sleep_ms=0 MIXRUN_SHIM_SEED=%s exec '%s' %s %s 2>&1", seed, program, name, more);
     f = popen(command, "r");
     cr_assert(f);
     while (used < ROOM - 1 && (got = fread(text + used, 1, ROOM - 1 - used, f)) > 0) {
