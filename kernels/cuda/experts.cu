@@ -5,7 +5,7 @@
  * zc = gate s z in its expert's columns, zeros elsewhere, and [g | v] = dout [W2 | B2]; A of all experts stands under W1 and W3,
  * so that dx = [dG | dU | du][W1; W3; A]. Where a group of weights has no such room, or dropout lies between, the parts are
  * products of their own, added up in f32 and rounded once. */
-#include "kernels/cuda/experts.h"
+#include "kernels/cuda/experts_tiles.h"
 
 /* ------------------------------------------------------------------ sizes */
 static mx_experts_term term_of(const mx_expert_linear *l) {
@@ -25,12 +25,25 @@ static mx_experts_term term_of(const mx_expert_linear *l) {
     return t;
 }
 
+/* Parts of the columns of I whose sums are kept apart, and how many rows of all parts there are at most, for any number of tokens
+ * up to `tokens`. */
 static int64_t parts_of(const mx_experts_work *w) {
-    return mx_experts_up(w->v.inner, MX_EXPERTS_STRIP) / MX_EXPERTS_STRIP;
+    return w->plain ? mx_blocks(w->v.inner, MX_EXPERTS_STRIP) : mx_tile_parts(w->v.tokens, w->v.inner);
 }
-/* Rows of all parts together, at most, for any number of tokens up to `tokens`. */
 static int64_t part_rows(const mx_experts_work *w, int64_t tokens) {
-    return parts_of(w) * tokens * w->v.k;
+    int64_t rows = w->plain ? mx_blocks(w->v.inner, MX_EXPERTS_STRIP) * tokens : mx_tile_part_tokens(tokens, w->v.inner);
+
+    return rows * w->v.k;
+}
+
+/* What the tensor-core kernels are not made for. */
+static bool plain(const mx_experts_work *w) {
+    for (int i = 0; i < MX_EXPERTS_TERMS; i++) {
+        if (w->v.term[i].rank > MX_EXPERTS_RANK) {
+            return true;
+        }
+    }
+    return w->act == MX_F32 || mx_tile_factors_shared(&w->v) > (size_t)w->c->shared_bytes;
 }
 
 /* Follows no pointer to data: also asked with what is not there yet. */
@@ -73,7 +86,8 @@ static mx_experts_work start(mx_cuda *c, const mx_experts *x, int64_t tokens) {
     w.b2_ld = w.zc_ld = mx_experts_up(w.low_out, 8);
     w.rows_in = v->slots_in ? v->slots : tokens;
     w.rows_out = v->slots_out ? v->slots : tokens;
-    w.plain = true;
+    w.plain = plain(&w);
+    v->parts = parts_of(&w);
     assert(x->slots >= 1 && x->slots <= x->experts && x->experts <= MX_EXPERTS_MOST);
     return w;
 }
@@ -99,8 +113,9 @@ static void take_saved(mx_experts_work *w, mx_cuda_scratch *s, int64_t tokens) {
     w->out = w->x->down_proj.c ? take_act(w, s, slots * v->hidden_size) : NULL;
 }
 
-static void take_common(mx_experts_work *w, mx_cuda_scratch *s, int64_t tokens) {
+static void take_common(mx_experts_work *w, mx_cuda_scratch *s, int64_t tokens, int copies) {
     mx_experts_view *v = &w->v;
+    int64_t pieces = copies * (mx_tile_pieces(v, MX_EXPERTS_GATE) + mx_tile_pieces(v, MX_EXPERTS_UP)) + mx_tile_pieces(v, MX_EXPERTS_DOWN);
 
     v->kept = mx_cuda_take_of<uint8_t>(s, tokens * v->k * v->kept_ld);
     w->x_dropped = take_act(w, s, tokens * v->hidden_size);
@@ -108,13 +123,14 @@ static void take_common(mx_experts_work *w, mx_cuda_scratch *s, int64_t tokens) 
     w->u_all = take_act(w, s, tokens * w->u_all_ld);
     w->b2 = take_act(w, s, v->hidden_size * w->b2_ld);
     w->x_slots = v->slots_in ? take_act(w, s, tokens * v->k * v->hidden_size) : NULL;
+    w->pack = w->plain ? NULL : mx_cuda_take_of<uint4>(s, pieces);
 }
 
 static void take_forward(mx_experts_work *w, mx_cuda_scratch *s, int64_t tokens, bool training) {
     mx_experts_view *v = &w->v;
     int64_t rows_out = tokens * (v->slots_out ? v->k : 1);
 
-    take_common(w, s, tokens);
+    take_common(w, s, tokens, 1);
     if (!training) {
         take_saved(w, s, tokens);
     }
@@ -132,11 +148,11 @@ static void take_backward(mx_experts_work *w, mx_cuda_scratch *s, int64_t tokens
     mx_experts_view *v = &w->v;
     int64_t slots = tokens * v->k, rows_in = v->slots_in ? slots : tokens, rows_out = v->slots_out ? slots : tokens;
 
-    take_common(w, s, tokens);
+    take_common(w, s, tokens, 2);
     v->g = take_act(w, s, rows_out * v->g_ld);
     v->w = take_act(w, s, slots * v->term[MX_EXPERTS_DOWN].wide);
     v->din = take_act(w, s, rows_in * v->din_ld);
-    v->record = v->u_ld + 4;
+    v->record = v->u_ld + 8;
     v->part = mx_cuda_take_of<float>(s, part_rows(w, tokens) * v->record);
     w->dout = v->slots_out ? take_act(w, s, slots * v->hidden_size) : NULL;
     w->zc = take_act(w, s, rows_out * w->zc_ld);
@@ -309,13 +325,12 @@ void mx_cuda_experts_forward(mx_backend *q, const mx_experts *x) {
     if (x->training) {
         find_saved(&w);
     }
-    w.v.parts = parts_of(&w);
     mx_experts_sort(&w);
     multiply_in(&w);
     if (w.v.dropout && w.low_out) {
         mx_experts_draw(&w);
     }
-    mx_experts_plain_forward(&w);
+    w.plain ? mx_experts_plain_forward(&w) : mx_tile_forward(&w);
     multiply_out(&w);
     clear_padding(&w, &x->y);
     mx_cuda_reset(&c->scratch, mark);
@@ -424,12 +439,16 @@ void mx_cuda_experts_backward(mx_backend *q, const mx_experts *x) {
     assert(x->training);
     take_backward(&w, &c->scratch, x->rows->rows);
     find_saved(&w);
-    w.v.parts = parts_of(&w);
     backward_out(&w);
     if (w.v.dropout && w.low_out) {
         mx_experts_draw(&w);
     }
-    mx_experts_plain_backward(&w);
+    if (w.plain) {
+        mx_experts_plain_backward(&w);
+    } else {
+        mx_tile_backward(&w);
+        mx_tile_factors(&w);
+    }
     mx_experts_finish_gates(&w);
     du = at(&w, w.v.din, w.v.in_ld);
     if (w.low_in) {

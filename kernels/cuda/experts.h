@@ -74,8 +74,8 @@ struct mx_experts_view {
     void *w;           /* act (slots, wide of down): gate s v, zeros between and in unused slots */
     void *din;         /* act (rows in, din_ld): dG, dU from column up_at */
     int64_t din_ld;
-    /* sums over columns of I, once per part of the columns: (parts, slots, record). forward: z; backward: du1, du3 (wide each),
-     * and four more whose sum is <g, h> */
+    /* sums over columns of I, once per part of the columns: (parts, slots, record). forward: z (wide); backward: du1, du3 (wide
+     * each), and eight more whose sum is <g, h> */
     float *part;
     int64_t parts, record;
 };
@@ -106,7 +106,7 @@ struct mx_experts_work {
     float *db2;                  /* (C, low_out) */
     float *low_dot;              /* (slots): s <v, z> */
     int32_t *sort_key, *sort_key2, *sort_order, *sort_count;
-    void *pack;                  /* tensor-core fragments of the factors */
+    void *pack;                  /* the factors as the tensor-core kernels want them (experts_tiles.h) */
 };
 
 static inline int64_t mx_experts_up(int64_t n, int64_t step) {

@@ -169,10 +169,10 @@ template <class T> static __global__ void plain_backward_kernel(mx_experts_view 
         for (int r = (int)threadIdx.x; r < up.rank; r += STRIP) {
             part[gate.wide + r] = narrow<T>(v, up, expert, r, first, width, db);
         }
-        if (threadIdx.x < 4) {
+        if (threadIdx.x < 8) {
             float sum = 0;
 
-            for (int j = (int)threadIdx.x; j < width; j += 4) {
+            for (int j = (int)threadIdx.x; j < width; j += 8) {
                 sum += dot[j];
             }
             part[gate.wide + up.wide + threadIdx.x] = sum;

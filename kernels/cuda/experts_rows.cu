@@ -516,9 +516,11 @@ static __global__ void finish_gates_kernel(mx_experts_view v, int64_t rows, cons
         if (used) {
             sum = with_bias + (low_dot ? low_dot[slot] : 0.0f);
             for (int64_t p = 0; p < v.parts; p++) {
-                const float *dot = v.part + (p * v.slots + slot + 1) * v.record - 4;
+                const float *dot = v.part + (p * v.slots + slot) * v.record + v.u_ld;
 
-                sum += (double)dot[0] + dot[1] + dot[2] + dot[3];
+                for (int i = 0; i < 8; i++) {
+                    sum += dot[i];
+                }
             }
         }
         dgate[slot] = (float)sum;
