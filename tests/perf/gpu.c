@@ -6,7 +6,7 @@
  * floor; whole steps and evaluation of random 7B, 1B and 135M models; what was aimed at. A table on standard output; --json
  * writes the same figures ("-": after the table), anew after each part, so that a run that is cut off leaves what it has.
  *
- *   --only     parts or cases by name, several with semicolons: "steps 7b", "products q,k,v;attention"
+ *   --only     parts or cases by name, several with semicolons: "steps 7b", "products q,k,v;attention", "steps 7b lora r80$"
  *   --quick    tiny shapes, every call once: shows that it works, on --device cpu too
  *   --peers    steps as peers/gpu.sh compares them: sequences of 256, loss on all tokens
  *   --seconds  what would begin later is left out (default 560)

@@ -12,7 +12,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-enum { ALIGNMENT = 32, GGUF_U32 = 4, GGUF_F32 = 6, GGUF_TEXT = 8, TENSORS_OF_LAYER = 9 };
+enum { ALIGNMENT = 32, BLOCK = 32, GGUF_U32 = 4, GGUF_F32 = 6, GGUF_TEXT = 8, TENSORS_OF_LAYER = 9 };
 
 typedef struct tensor {
     char name[64];
@@ -131,22 +131,31 @@ static void put_header(writer *w, const perf_shape *s) {
 
 /* ------------------------------------------------------------------ the values */
 
-/* Matrices normal with 1/sqrt(in), norms near 1; the vocabulary's rows as large as the stream is. */
-static void fill(const perf *p, const tensor *t, int64_t number, uint8_t *to) {
-    double size = strcmp(t->name, "token_embd.weight") == 0 ? 1 : 1 / sqrt(t->in ? (double)t->in : 1);
+/* Matrices normal with 1/sqrt(in), norms near 1; the vocabulary's rows as large as the stream is. The pool is converted once
+ * and then copied, since a base of 7B is made within seconds. */
+static void fill_matrix(const perf *p, const tensor *t, int64_t number, uint8_t *to) {
+    double size = strcmp(t->name, "token_embd.weight") == 0 ? 1 : 1 / sqrt((double)t->in);
+    size_t width = mx_file_type_row_bytes(t->type, BLOCK), whole = (size_t)(p->pool_size / BLOCK) * width, at = 0;
+    uint8_t *values = malloc(whole);
 
-    if (!t->in) {
-        perf_values(p, MX_FILE_F32, number * 977, t->out, 0.1, to);
-        for (int64_t i = 0; i < t->out; i++) {
-            float v;
-
-            memcpy(&v, to + 4 * i, sizeof v);
-            v += 1;
-            memcpy(to + 4 * i, &v, sizeof v);
-        }
-        return;
+    assert(values);
+    perf_values(p, t->type, number * BLOCK * 7919, p->pool_size / BLOCK * BLOCK, size, values);
+    for (size_t n = whole; at < t->bytes; at += n) {
+        n = t->bytes - at < whole ? t->bytes - at : whole;
+        memcpy(to + at, values, n);
     }
-    perf_values(p, t->type, number * 32 * 7919, t->out * t->in, size, to);
+    free(values);
+}
+
+static void fill_norm(const perf *p, const tensor *t, int64_t number, uint8_t *to) {
+    perf_values(p, MX_FILE_F32, number * 977, t->out, 0.1, to);
+    for (int64_t i = 0; i < t->out; i++) {
+        float v;
+
+        memcpy(&v, to + 4 * i, sizeof v);
+        v += 1;
+        memcpy(to + 4 * i, &v, sizeof v);
+    }
 }
 
 static mx_code write_all(const perf *p, const writer *w, int fd, size_t size, mx_status *st) {
@@ -162,7 +171,7 @@ static mx_code write_all(const perf *p, const writer *w, int fd, size_t size, mx
     memcpy(to, w->header.data, w->header.length);
 #pragma omp parallel for schedule(dynamic)
     for (uint64_t i = 0; i < w->tensors; i++) {
-        fill(p, &w->tensor[i], (int64_t)i, to + w->header.length + w->tensor[i].offset);
+        (w->tensor[i].in ? fill_matrix : fill_norm)(p, &w->tensor[i], (int64_t)i, to + w->header.length + w->tensor[i].offset);
     }
     munmap(to, size);
     return MX_OK;

@@ -229,7 +229,14 @@ mx_rows perf_rows(perf *p, int64_t rows, int64_t length, int64_t vocab) {
 
 /* ------------------------------------------------------------------ report */
 
-/* --only "7b lora;attention": any of the parts between semicolons is found in "section name" (names have commas). */
+static bool ends_with(const char *whole, const char *part) {
+    size_t n = strlen(part), all = strlen(whole);
+
+    return n > 0 && part[n - 1] == '$' && all >= n - 1 && memcmp(whole + all - (n - 1), part, n - 1) == 0;
+}
+
+/* --only "7b lora;attention": any of the parts between semicolons is found in "section name" (names have commas); one that ends
+ * in $ at its end. */
 bool perf_named(const perf *p, const char *section, const char *name) {
     char whole[200], part[100];
 
@@ -238,7 +245,7 @@ bool perf_named(const perf *p, const char *section, const char *name) {
         size_t n = strcspn(at, ";");
 
         snprintf(part, sizeof part, "%.*s", (int)n, at);
-        if (strstr(whole, part)) {
+        if (ends_with(whole, part) || strstr(whole, part)) {
             return true;
         }
         at = at[n] ? at + n + 1 : NULL;
