@@ -5,7 +5,6 @@
 #include "kernels/ops.h"
 
 #include <ctype.h>
-#include <stdlib.h>
 #include <string.h>
 
 static bool names_cuda(const char *device) {
@@ -27,7 +26,7 @@ mx_code mx_backend_open(const mx_backend_options *o, mx_backend **ret, mx_status
 
     const char *hole = mx_ops_missing((*ret)->ops);
 
-    if (hole && !getenv("MX_HOLES")) {
+    if (hole) {
         (*ret)->close(*ret);
         *ret = NULL;
         return mx_fail(st, MX_E_DEVICE, MX_NOWHERE, "device '%s' lacks the operation '%s'", o->device, hole);

@@ -12,44 +12,6 @@ extern "C" {
 #include <cstdarg>
 #include <new>
 
-#ifndef __CUDACC__ /* HOLES: until every op is there */
-#pragma weak mx_cuda_adamw
-#pragma weak mx_cuda_add
-#pragma weak mx_cuda_attention_backward
-#pragma weak mx_cuda_attention_forward
-#pragma weak mx_cuda_attention_scratch_bytes
-#pragma weak mx_cuda_dora_backward
-#pragma weak mx_cuda_dora_forward
-#pragma weak mx_cuda_dora_scratch_bytes
-#pragma weak mx_cuda_embed
-#pragma weak mx_cuda_experts_backward
-#pragma weak mx_cuda_experts_forward
-#pragma weak mx_cuda_experts_saved_bytes
-#pragma weak mx_cuda_experts_scratch_bytes
-#pragma weak mx_cuda_gather_rows
-#pragma weak mx_cuda_head_logits
-#pragma weak mx_cuda_head_loss
-#pragma weak mx_cuda_head_scratch_bytes
-#pragma weak mx_cuda_jitter_backward
-#pragma weak mx_cuda_jitter_forward
-#pragma weak mx_cuda_linears_backward
-#pragma weak mx_cuda_linears_forward
-#pragma weak mx_cuda_linears_saved_bytes
-#pragma weak mx_cuda_linears_scratch_bytes
-#pragma weak mx_cuda_objective
-#pragma weak mx_cuda_rmsnorm_backward
-#pragma weak mx_cuda_rmsnorm_forward
-#pragma weak mx_cuda_rope
-#pragma weak mx_cuda_router_backward
-#pragma weak mx_cuda_router_forward
-#pragma weak mx_cuda_router_losses
-#pragma weak mx_cuda_router_scratch_bytes
-#pragma weak mx_cuda_row_norms
-#pragma weak mx_cuda_scatter_rows
-#pragma weak mx_cuda_swiglu_backward
-#pragma weak mx_cuda_swiglu_forward
-#endif
-
 static const mx_mark nowhere = {};
 
 /* ------------------------------------------------------------------ what is there */
