@@ -128,6 +128,15 @@ size_t mx_rows_partial_bytes(const mx_linears *l);
 /* dx = (dx +) sum + mask . low for rows first .. first + rows; low NULL: none. */
 void mx_rows_finish_dx(mx_cuda *c, const mx_linears *l, int64_t first, int64_t rows, const float *sum, const float *low);
 
+/* ------------------------------------------------------------------ linears_input.cu */
+/* Whether dx's last step multiplies p and A itself: in bf16, when lines are whole eights. */
+static inline bool mx_linears_masks_inside(const mx_cuda *c, const mx_linears *l) {
+    return mx_cuda_bf16(c) && mx_linears_drops(l) && l->in % 8 == 0;
+}
+/* dx = (dx +) sum + mask . (p A) for rows first .. first + rows; p (T, width; p_ld) and A (width, in) act, aligned to 16 bytes. */
+void mx_rows_masked_dx(mx_cuda *c, const mx_linears *l, int64_t first, int64_t rows, const float *sum, const void *p, int64_t p_ld,
+                       const void *a);
+
 /* ------------------------------------------------------------------ linears_backward.cu */
 size_t mx_linears_backward_bytes(const mx_cuda *c, const mx_linears *l);
 

@@ -7,8 +7,8 @@
  *
  * Without dropout, and when the linears are one group in its order, dx is one product [dz_0 | dz_1 | .. | p] [W_0; W_1; ..; A]:
  * the A's stand in the room under the W's. Copying dz is one pass; sums in f32 across products would be three over as much, and
- * rounding between them is not allowed. With dropout the mask stands between p A and the sum: both are f32, MX_LINEARS_ROWS rows
- * at a time, and put together while rounding. Sums over rows stop at `live`: what padding rows hold reaches no gradient. */
+ * rounding between them is not allowed. With dropout the mask stands between p A and the sum, which is f32, MX_LINEARS_ROWS
+ * rows at a time; linears_input.cu puts them together while rounding. Sums over rows stop at `live`: what padding rows hold reaches no gradient. */
 #include "kernels/cuda/linears.h"
 
 struct backward_work {
@@ -94,7 +94,7 @@ static backward_work take(mx_cuda *c, const mx_cuda *planned, mx_cuda_scratch *s
     w.partial = static_cast<float *>(mx_cuda_take(s, mx_rows_partial_bytes(l)));
     if (l->dx.data && !is_plain(l)) {
         w.sum = mx_cuda_take_of<float>(s, at_once * l->in);
-        w.low = mx_linears_drops(l) ? mx_cuda_take_of<float>(s, at_once * l->in) : NULL;
+        w.low = mx_linears_drops(l) && !mx_linears_masks_inside(planned, l) ? mx_cuda_take_of<float>(s, at_once * l->in) : NULL;
     }
     return w;
 }
@@ -266,6 +266,10 @@ static void summed_dx(const backward_work *w, const mx_linears *l, mx_linears_we
             mx_matrix dz = mx_matrix_from_row(gradient_of(w, l, j, false), first);
 
             mx_cuda_gemm(w->c, count, l->in, l->linear[j].out, dz, mx_linears_weight(weights, l, j, w->spare).w, sum, 1.0f, j > 0);
+        }
+        if (mx_linears_masks_inside(w->c, l)) {
+            mx_rows_masked_dx(w->c, l, first, count, w->sum, w->p, w->p_ld, w->stacked);
+            continue;
         }
         if (w->width > 0) {
             mx_cuda_gemm(w->c, count, l->in, w->width, mx_matrix_from_row(p, first), a, low, 1.0f, !w->low);

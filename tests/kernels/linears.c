@@ -58,6 +58,7 @@ static const shape SHAPES[] = {
     { .name = "Q8_0 group, dropout", .rows = 40, .live = 37, .in = 32, .linears = 2, .out = { 32, 7 }, .terms = 1, .rank = { 3 }, .end = { -1 }, .rate = 0.3f, .open = TOGETHER, .type = MX_FILE_Q8_0 },
     { .name = "Q4_1, one by one", .rows = 20, .live = 20, .in = 32, .linears = 2, .out = { 8, 7 }, .terms = 1, .rank = { 3 }, .end = { -1 }, .open = SINGLY, .type = MX_FILE_Q4_1 },
     { .name = "Q5_1, one frozen", .rows = 20, .live = 20, .in = 32, .linears = 1, .out = { 8 }, .open = SINGLY, .type = MX_FILE_Q5_1 },
+    { .name = "dropout over several tiles, dx adds", .rows = 70, .live = 69, .in = 136, .linears = 1, .out = { 8 }, .terms = 1, .rank = { 35 }, .end = { -1 }, .rate = 0.3f, .dx_adds = true },
     { .name = "wider than a vector", .rows = 75, .live = 71, .in = 40, .linears = 1, .out = { 36 }, .terms = 1, .rank = { 33 }, .end = { -1 }, .rate = 0.3f },
 };
 enum { SHAPE_COUNT = sizeof SHAPES / sizeof SHAPES[0] };
