@@ -1,8 +1,6 @@
 /* A run that was stopped or killed and went on equals the uninterrupted one: rows, scores, loads, adapter. */
 #include "tests/runner/support.h"
 
-#include <time.h>
-
 static const char *const methods[] = {
     "  method: lora\n  lora_r: 4\n  lora_dropout: 0.1\n",
     "  method: dora\n  lora_r: 4\n",
@@ -11,39 +9,6 @@ static const char *const methods[] = {
     "  method: mixlora\n  lora_r: 4\n  num_experts: 4\n  routing_strategy: top_p\n",
     "  method: mixdora\n  lora_r: 4\n  num_experts: 4\n",
 };
-
-/* Waits until the run in `db` has stored this many steps, then sends the signal. */
-static void signal_at(scratch *x, const char *db, pid_t child, int step, int number) {
-    const struct timespec pause = { .tv_nsec = 2000000 };
-
-    for (int i = 0; i < 20000; i++) {
-        sqlite3 *handle = NULL;
-        sqlite3_stmt *q = NULL;
-        int done = -1;
-
-        if (mx_file_exists(scratch_path(x, db)) &&
-            sqlite3_open_v2(scratch_path(x, db), &handle, SQLITE_OPEN_READONLY, NULL) == SQLITE_OK &&
-            sqlite3_prepare_v2(handle, "SELECT step FROM runs", -1, &q, NULL) == SQLITE_OK && sqlite3_step(q) == SQLITE_ROW) {
-            done = sqlite3_column_int(q, 0);
-        }
-        sqlite3_finalize(q);
-        sqlite3_close(handle);
-        if (done >= step) {
-            break;
-        }
-        nanosleep(&pause, NULL);
-    }
-    kill(child, number);
-}
-
-static void equal_adapters(scratch *x) {
-    char a[MX_SHA256_TEXT], b[MX_SHA256_TEXT];
-    mx_status st = { 0 };
-
-    cr_assert_eq(mx_sha256_file(scratch_path(x, "a/1-r/adapter/adapter_model.safetensors"), a, &st), MX_OK, "%s", st.text);
-    cr_assert_eq(mx_sha256_file(scratch_path(x, "b/1-r/adapter/adapter_model.safetensors"), b, &st), MX_OK, "%s", st.text);
-    cr_assert_str_eq(a, b, "the adapters differ");
-}
 
 static void interrupted_equals_whole(const char *adapter, const char *precision, int number, int step) {
     scratch x = scratch_open();

@@ -11,6 +11,7 @@
 #include <sqlite3.h>
 #include <stdarg.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 /* Starts MIXRUN_PROGRAM with the words of `line` (parted by spaces) in x->folder; output goes to out.txt and err.txt. */
@@ -32,7 +33,9 @@ static inline pid_t start(scratch *x, const char *line) {
             _exit(120);
         }
         unsetenv("MIXRUN_DATA");
-        setenv("CUDA_VISIBLE_DEVICES", "", 1); /* device: auto is the processor, on every machine */
+        if (!getenv("MIXRUN_TEST_GPU")) {
+            setenv("CUDA_VISIBLE_DEVICES", "", 1); /* device: auto is the processor, on every machine */
+        }
         setenv("TERM", "dumb", 1);
         setenv("XDG_CACHE_HOME", x->folder, 1);
         execv(program, argv);
@@ -140,6 +143,40 @@ static inline char *measured(scratch *x, const char *db) {
         free(text);
     }
     return all.data;
+}
+
+/* Waits until the run in `db` has stored this many steps, then sends the signal. */
+static inline void signal_at(scratch *x, const char *db, pid_t child, int step, int number) {
+    const struct timespec pause = { .tv_nsec = 2000000 };
+
+    for (int i = 0; i < 20000; i++) {
+        sqlite3 *handle = NULL;
+        sqlite3_stmt *q = NULL;
+        int done = -1;
+
+        if (mx_file_exists(scratch_path(x, db)) &&
+            sqlite3_open_v2(scratch_path(x, db), &handle, SQLITE_OPEN_READONLY, NULL) == SQLITE_OK &&
+            sqlite3_prepare_v2(handle, "SELECT step FROM runs", -1, &q, NULL) == SQLITE_OK && sqlite3_step(q) == SQLITE_ROW) {
+            done = sqlite3_column_int(q, 0);
+        }
+        sqlite3_finalize(q);
+        sqlite3_close(handle);
+        if (done >= step) {
+            break;
+        }
+        nanosleep(&pause, NULL);
+    }
+    kill(child, number);
+}
+
+/* Of run 1 with output_dir=a and run 1 with output_dir=b, byte by byte. */
+static inline void equal_adapters(scratch *x) {
+    char a[MX_SHA256_TEXT], b[MX_SHA256_TEXT];
+    mx_status st = { 0 };
+
+    cr_assert_eq(mx_sha256_file(scratch_path(x, "a/1-r/adapter/adapter_model.safetensors"), a, &st), MX_OK, "%s", st.text);
+    cr_assert_eq(mx_sha256_file(scratch_path(x, "b/1-r/adapter/adapter_model.safetensors"), b, &st), MX_OK, "%s", st.text);
+    cr_assert_str_eq(a, b, "the adapters differ");
 }
 
 #endif
