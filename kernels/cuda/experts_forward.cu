@@ -63,22 +63,17 @@ struct packed {
 };
 
 /* h of one expert in one group: to the sum, and as a-fragments. G and U are the rows' words. */
-MX_DEVICE void hidden_of(const mx_experts_view &v, const mx_tile &m, const packed &f, int64_t group, const uint4 gate[2], const uint4 up[2],
-                         float sum[4][4], uint32_t columns[2][4]) {
+MX_DEVICE void hidden_of(const mx_experts_view &v, const mx_tile &m, const packed &f, int64_t at, int column, int left, const uint4 gate[2],
+                         const uint4 up[2], float sum[4][4], uint32_t columns[2][4]) {
     const mx_experts_term &t1 = v.term[MX_EXPERTS_GATE], &t3 = v.term[MX_EXPERTS_UP];
-    const mx_bf16 *u = static_cast<const mx_bf16 *>(v.u), *row1[2], *row3[2];
-    int64_t at = m.expert * mx_tile_groups(v.inner) + group, column = group * MX_TILE_GROUP + 8 * m.t;
+    const mx_bf16 *u = static_cast<const mx_bf16 *>(v.u);
     float weight[2];
     uint32_t kept[2] = { 0xffu, 0xffu };
 
 #pragma unroll
     for (int i = 0; i < 2; i++) {
-        bool used = m.place[i] >= 0;
-
-        row1[i] = used ? u + m.slot[i] * v.u_ld : NULL;
-        row3[i] = used ? row1[i] + t1.wide : NULL;
-        weight[i] = used ? (v.slots_out ? 1.0f : v.gate[m.slot[i]]) : 0.0f;
-        if (v.dropout && used && column < v.inner) {
+        weight[i] = m.slot[i] < 0 ? 0.0f : v.slots_out ? 1.0f : v.gate[m.slot[i]];
+        if (v.dropout && m.slot[i] >= 0 && left > 0) {
             kept[i] = v.kept[m.slot[i] * v.kept_ld + column / 8];
         }
     }
@@ -86,21 +81,13 @@ MX_DEVICE void hidden_of(const mx_experts_view &v, const mx_tile &m, const packe
     for (int pair = 0; pair < 2; pair++) {
         float a[2][4], b[2][4];
 
-#pragma unroll
-        for (int j = 0; j < 2; j++) {
-#pragma unroll
-            for (int i = 0; i < 2; i++) {
-                a[j][2 * i] = mx_low(MX_WORD(gate[i], 2 * pair + j));
-                a[j][2 * i + 1] = mx_high(MX_WORD(gate[i], 2 * pair + j));
-                b[j][2 * i] = mx_low(MX_WORD(up[i], 2 * pair + j));
-                b[j][2 * i + 1] = mx_high(MX_WORD(up[i], 2 * pair + j));
-            }
-        }
-        mx_tile_widen(a, row1, f.wide1 + at * t1.wide * 4 + m.lane, pair, t1.wide / MX_EXPERTS_TILE, m.t);
-        mx_tile_widen(b, row3, f.wide3 + at * t3.wide * 4 + m.lane, pair, t3.wide / MX_EXPERTS_TILE, m.t);
+        mx_tile_unpack(a, gate, pair);
+        mx_tile_unpack(b, up, pair);
+        mx_tile_widen(a, u, v.u_ld, m.slot, f.wide1 + at * t1.wide * 4 + m.lane, pair, t1.wide, m.t);
+        mx_tile_widen(b, u + t1.wide, v.u_ld, m.slot, f.wide3 + at * t3.wide * 4 + m.lane, pair, t3.wide, m.t);
         if (v.adorned) {
-            mx_tile_adorn(a, t1.c ? t1.c + m.expert * v.inner : NULL, t1.bias, column + 4 * pair, v.inner);
-            mx_tile_adorn(b, t3.c ? t3.c + m.expert * v.inner : NULL, t3.bias, column + 4 * pair, v.inner);
+            mx_tile_adorn(a, t1.c, t1.bias, m.expert * v.inner, column + 4 * pair, left - 4 * pair);
+            mx_tile_adorn(b, t3.c, t3.bias, m.expert * v.inner, column + 4 * pair, left - 4 * pair);
         }
 #pragma unroll
         for (int j = 0; j < 2; j++) {
@@ -120,70 +107,51 @@ MX_DEVICE void hidden_of(const mx_experts_view &v, const mx_tile &m, const packe
     }
 }
 
-MX_DEVICE void load_rows(const mx_experts_view &v, const int64_t row[2], const bool there[2], int64_t column, uint4 gate[2], uint4 up[2]) {
-    const mx_bf16 *in = static_cast<const mx_bf16 *>(v.in);
-
-#pragma unroll
-    for (int i = 0; i < 2; i++) {
-        gate[i] = mx_tile_load(there[i] ? in + row[i] * v.in_ld : NULL, column, v.inner);
-        up[i] = mx_tile_load(there[i] ? in + row[i] * v.in_ld + v.up_at : NULL, column, v.inner);
-    }
-}
-
-MX_DEVICE void store_rows(const mx_experts_view &v, const int64_t row[2], const bool there[2], int64_t column, const float sum[4][4]) {
-#pragma unroll
-    for (int i = 0; i < 2; i++) {
-        if (there[i]) {
-            mx_tile_store(static_cast<mx_bf16 *>(v.hidden) + row[i] * v.hidden_ld, column, v.inner, mx_tile_row(sum, i));
-        }
-    }
-}
-
-static __global__ void __launch_bounds__(32 * MX_TILE_WARPS) forward_kernel(mx_experts_view v, packed f, int64_t part_groups, bool in_shared) {
+static __global__ void __launch_bounds__(32 * MX_TILE_WARPS, 4) forward_kernel(mx_experts_view v, packed f, int part_groups, bool in_shared) {
     MX_DYNAMIC_SHARED(float2, memory);
-    int64_t index = (int64_t)blockIdx.x * MX_TILE_WARPS + threadIdx.x / 32, groups = mx_tile_groups(v.inner);
-    int64_t first = blockIdx.y * part_groups, last = first + part_groups < groups ? first + part_groups : groups;
+    int64_t index = (int64_t)blockIdx.x * MX_TILE_WARPS + threadIdx.x / 32;
+    int groups = mx_tile_groups(v.inner), first = (int)blockIdx.y * part_groups, tiles2 = v.term[MX_EXPERTS_DOWN].wide / 8;
+    int last = first + part_groups < groups ? first + part_groups : groups;
 
     if (index >= v.tiles) {
         return; /* whole warps; none waits for another */
     }
-    mx_tile m = mx_tile_open(v, index);
-    int wide2 = v.term[MX_EXPERTS_DOWN].wide;
-    mx_tile_cells z = mx_tile_cells_of(v, in_shared ? memory : NULL, wide2 / 8);
-    int64_t token[2] = { m.token[0], m.token[1] };
-    bool live[2] = { m.token[0] >= 0, m.token[1] >= 0 };
+    mx_tile m = mx_tile_open(v, (int)index);
+    mx_tile_cells z = mx_tile_cells_of(v, in_shared ? memory : NULL, tiles2);
 
     mx_tile_each_cell(z, &m, true);
-    for (int64_t group = first; group < last; group++) {
-        int64_t column = group * MX_TILE_GROUP + 8 * m.t;
+    for (int group = first; group < last; group++) {
+        int column = group * MX_TILE_GROUP + 8 * m.t, left = (int)v.inner - column;
         float sum[4][4] = {};
         uint4 gate[2], up[2];
 
-        if (!v.slots_in) {
-            load_rows(v, token, live, column, gate, up);
-        }
         for (int entry = 0; entry < m.count; entry++) {
             uint32_t columns[2][4];
 
             mx_tile_enter(v, &m, entry);
-            bool used[2] = { m.place[0] >= 0, m.place[1] >= 0 };
+            if (entry == 0 || v.slots_in) {
+                int row[2] = { v.slots_in ? m.slot[0] : m.token[0], v.slots_in ? m.slot[1] : m.token[1] };
 
-            if (v.slots_in) {
-                load_rows(v, m.slot, used, column, gate, up);
+                mx_tile_load_in(v, row, column, left, gate, up);
             }
             if (v.slots_out) {
                 memset(sum, 0, sizeof sum);
             }
-            hidden_of(v, m, f, group, gate, up, sum, columns);
+            int64_t at = (int64_t)m.expert * groups + group;
+
+            hidden_of(v, m, f, at, column, left, gate, up, sum, columns);
             if (v.slots_out) {
-                store_rows(v, m.slot, used, column, sum);
+                mx_tile_store(v.hidden, v.hidden_ld, m.slot[0], column, left, mx_tile_row(sum, 0));
+                mx_tile_store(v.hidden, v.hidden_ld, m.slot[1], column, left, mx_tile_row(sum, 1));
             }
-            for (int tile = 0; tile < wide2 / 8; tile++) {
-                mx_tile_add(z, m, tile, columns, f.narrow2[((m.expert * groups + group) * (wide2 / 8) + tile) * 32 + m.lane]);
+#pragma unroll 2
+            for (int tile = 0; tile < tiles2; tile++) {
+                mx_tile_add(z, m, tile, columns, f.narrow2[(at * tiles2 + tile) * 32 + m.lane]);
             }
         }
         if (!v.slots_out) {
-            store_rows(v, token, live, column, sum);
+            mx_tile_store(v.hidden, v.hidden_ld, m.token[0], column, left, mx_tile_row(sum, 0));
+            mx_tile_store(v.hidden, v.hidden_ld, m.token[1], column, left, mx_tile_row(sum, 1));
         }
     }
     if (in_shared) {

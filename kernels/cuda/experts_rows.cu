@@ -247,78 +247,75 @@ MX_DEVICE float add_parts(const mx_experts_view &v, int64_t slot, int64_t at) {
     return sum;
 }
 
-/* Where the row's tokens use which expert: place[e] = k or -1, over the places [first, first + count). */
-MX_DEVICE void find_places(const mx_experts_view &v, int64_t token, int first, int count, int16_t *place) {
-    for (int e = (int)threadIdx.x; e < v.experts; e += THREADS) {
-        place[e] = -1;
-    }
-    __syncthreads();
-    for (int k = first + (int)threadIdx.x; k < first + count; k += THREADS) {
-        int32_t e = v.chosen[token * v.k + k];
-
-        if (e >= 0) {
-            place[e] = (int16_t)k;
+/* The token's slot for the expert, or -1. */
+MX_DEVICE int64_t slot_of(const mx_experts_view &v, int64_t token, int64_t expert) {
+    for (int k = 0; k < v.k; k++) {
+        if (v.chosen[token * v.k + k] == expert) {
+            return token * v.k + k;
         }
     }
-    __syncthreads();
+    return -1;
 }
 
-/* A block is a row out. */
-template <class T> static __global__ void spread_z_kernel(mx_experts_view v, bool add_up, bool gated, T *to, int64_t ld) {
-    __shared__ int16_t place[MX_EXPERTS_MOST];
+/* Threads over (rows, columns), one value each. */
+static mx_plane values_of(int64_t rows, int64_t columns) {
+    return mx_plane_of(rows, columns * MX_PIECE);
+}
+MX_DEVICE int64_t value_column(unsigned chunks) {
+    return mx_plane_column(chunks) / MX_PIECE;
+}
+
+template <class T>
+static __global__ void spread_z_kernel(mx_experts_view v, bool add_up, bool gated, T *to, int64_t ld, int64_t rows, unsigned chunks) {
     const mx_experts_term &down = v.term[MX_EXPERTS_DOWN];
-    int64_t row = blockIdx.x, token = v.slots_out ? row / v.k : row, columns = (int64_t)v.experts * down.rank;
+    int64_t row = mx_plane_row(chunks), column = value_column(chunks), expert = column / down.rank, r = column % down.rank, slot;
+    float value = 0;
 
-    find_places(v, token, v.slots_out ? (int)(row % v.k) : 0, v.slots_out ? 1 : v.k, place);
-    for (int64_t column = threadIdx.x; column < columns; column += THREADS) {
-        int k = place[column / down.rank];
-        int64_t slot = token * v.k + k, r = column % down.rank;
-        float value = 0;
+    if (row >= rows || expert >= v.experts) {
+        return;
+    }
+    slot = !v.slots_out ? slot_of(v, row, expert) : v.chosen[row] == expert ? row : -1;
+    if (slot >= 0) {
+        float *z = v.z + slot * down.rank + r;
 
-        if (k >= 0) {
-            if (add_up) {
-                v.z[slot * down.rank + r] = add_parts(v, slot, r);
-            }
-            value = down.scale * (gated ? v.gate[slot] : 1.0f) * v.z[slot * down.rank + r];
+        value = add_up ? add_parts(v, slot, r) : *z;
+        if (add_up) {
+            *z = value;
         }
-        to[row * ld + column] = mx_rounded<T>(value);
+        value *= down.scale * (gated ? v.gate[slot] : 1.0f);
     }
+    to[row * ld + column] = mx_rounded<T>(value);
 }
 
+template <class T> static void spread_z(mx_experts_work *w, bool add_up, bool gated, void *to, int64_t ld) {
+    mx_plane p = values_of(w->rows_out, w->low_out);
+
+    mx_launch(w->c, "experts, z", spread_z_kernel<T>, p.grid, p.block, 0, w->v, add_up, gated, static_cast<T *>(to), ld, w->rows_out, p.chunks);
+}
 void mx_experts_spread_z(mx_experts_work *w, bool add_up, bool gated, void *to, int64_t ld) {
-    dim3 grid((unsigned)w->rows_out);
-
-    if (w->act == MX_BF16) {
-        mx_launch(w->c, "experts, z", spread_z_kernel<mx_bf16>, grid, dim3(THREADS), 0, w->v, add_up, gated, static_cast<mx_bf16 *>(to), ld);
-    } else {
-        mx_launch(w->c, "experts, z", spread_z_kernel<float>, grid, dim3(THREADS), 0, w->v, add_up, gated, static_cast<float *>(to), ld);
-    }
+    w->act == MX_BF16 ? spread_z<mx_bf16>(w, add_up, gated, to, ld) : spread_z<float>(w, add_up, gated, to, ld);
 }
 
-/* A block is a token. */
-template <class T> static __global__ void spread_du_kernel(mx_experts_view v, T *to, int64_t ld) {
-    __shared__ int16_t place[MX_EXPERTS_MOST];
+template <class T> static __global__ void spread_du_kernel(mx_experts_view v, T *to, int64_t ld, unsigned chunks) {
     const mx_experts_term &gate = v.term[MX_EXPERTS_GATE], &up = v.term[MX_EXPERTS_UP];
-    int64_t token = blockIdx.x, split = (int64_t)v.experts * gate.rank, columns = split + (int64_t)v.experts * up.rank;
+    int64_t token = mx_plane_row(chunks), column = value_column(chunks), split = (int64_t)v.experts * gate.rank;
+    int64_t columns = split + (int64_t)v.experts * up.rank, at = column < split ? column : column - split;
+    int64_t rank = column < split ? gate.rank : up.rank, slot;
 
-    find_places(v, token, 0, v.k, place);
-    for (int64_t column = threadIdx.x; column < columns; column += THREADS) {
-        int64_t at = column < split ? column : column - split, rank = column < split ? gate.rank : up.rank;
-        int k = place[at / rank];
-        float value = k >= 0 ? add_parts(v, token * v.k + k, (column < split ? 0 : gate.wide) + at % rank) : 0.0f;
-
-        to[token * ld + column] = mx_rounded<T>(value);
+    if (token >= v.tokens || column >= columns) {
+        return;
     }
+    slot = slot_of(v, token, at / rank);
+    to[token * ld + column] = mx_rounded<T>(slot >= 0 ? add_parts(v, slot, (column < split ? 0 : gate.wide) + at % rank) : 0.0f);
 }
 
-void mx_experts_spread_du(mx_experts_work *w, void *to, int64_t ld) {
-    dim3 grid((unsigned)w->v.tokens);
+template <class T> static void spread_du(mx_experts_work *w, void *to, int64_t ld) {
+    mx_plane p = values_of(w->v.tokens, w->low_in);
 
-    if (w->act == MX_BF16) {
-        mx_launch(w->c, "experts, du", spread_du_kernel<mx_bf16>, grid, dim3(THREADS), 0, w->v, static_cast<mx_bf16 *>(to), ld);
-    } else {
-        mx_launch(w->c, "experts, du", spread_du_kernel<float>, grid, dim3(THREADS), 0, w->v, static_cast<float *>(to), ld);
-    }
+    mx_launch(w->c, "experts, du", spread_du_kernel<T>, p.grid, p.block, 0, w->v, static_cast<T *>(to), ld, p.chunks);
+}
+void mx_experts_spread_du(mx_experts_work *w, void *to, int64_t ld) {
+    w->act == MX_BF16 ? spread_du<mx_bf16>(w, to, ld) : spread_du<float>(w, to, ld);
 }
 
 /* ------------------------------------------------------------------ ends */

@@ -17,12 +17,12 @@
 static constexpr int MX_TILE_WARPS = 4;  /* of a block, each with a tile of its own */
 static constexpr int MX_TILE_GROUP = 32; /* columns */
 
-MX_BOTH int64_t mx_tile_groups(int64_t inner) {
-    return (inner + MX_TILE_GROUP - 1) / MX_TILE_GROUP;
+MX_BOTH int mx_tile_groups(int64_t inner) {
+    return (int)((inner + MX_TILE_GROUP - 1) / MX_TILE_GROUP);
 }
 /* 16-byte pieces of one factor in either layout. */
 static inline int64_t mx_tile_pieces(const mx_experts_view *v, int term) {
-    return v->experts * mx_tile_groups(v->inner) * v->term[term].wide * MX_TILE_GROUP / 8;
+    return (int64_t)v->experts * mx_tile_groups(v->inner) * v->term[term].wide * MX_TILE_GROUP / 8;
 }
 /* Lays out a factor of all experts. */
 void mx_tile_pack(mx_experts_work *w, int term, bool narrow, uint4 *to);
@@ -36,13 +36,13 @@ MX_DEVICE float mx_high(uint32_t pair) {
     return __uint_as_float(pair & 0xffff0000u);
 }
 
-/* Eight columns of a row, zeros past the end; the row is padded, so that all of it may be read. NULL: zeros. */
-MX_DEVICE uint4 mx_tile_load(const mx_bf16 *row, int64_t column, int64_t inner) {
+/* Eight columns of a row, of which `left` are there, zeros past the end; rows are padded, so that all eight may be read. Row -1:
+ * zeros. */
+MX_DEVICE uint4 mx_tile_load(const void *from, int64_t ld, int row, int column, int left) {
     uint4 v = make_uint4(0, 0, 0, 0);
-    int64_t left = inner - column;
 
-    if (row && left > 0) {
-        v = *reinterpret_cast<const uint4 *>(row + column);
+    if (row >= 0 && left > 0) {
+        v = *reinterpret_cast<const uint4 *>(static_cast<const mx_bf16 *>(from) + row * ld + column);
         if (left < 8) {
             v.x &= left > 1 ? 0xffffffffu : 0xffffu;
             v.y &= left > 3 ? 0xffffffffu : left > 2 ? 0xffffu : 0u;
@@ -53,17 +53,17 @@ MX_DEVICE uint4 mx_tile_load(const mx_bf16 *row, int64_t column, int64_t inner) 
     return v;
 }
 /* Nothing is written past the end: what stands there belongs to others. */
-MX_DEVICE void mx_tile_store(mx_bf16 *row, int64_t column, int64_t inner, uint4 v) {
-    int64_t left = inner - column;
+MX_DEVICE void mx_tile_store(void *to, int64_t ld, int row, int column, int left, uint4 v) {
+    mx_bf16 *at = static_cast<mx_bf16 *>(to) + row * ld + column;
 
-    if (left >= 8) {
-        *reinterpret_cast<uint4 *>(row + column) = v;
+    if (row >= 0 && left >= 8) {
+        *reinterpret_cast<uint4 *>(at) = v;
         return;
     }
 #pragma unroll
     for (int j = 0; j < 8; j++) {
-        if (j < left) {
-            row[column + j].bits = (uint16_t)(j & 1 ? MX_WORD(v, j / 2) >> 16 : MX_WORD(v, j / 2) & 0xffffu);
+        if (row >= 0 && j < left) {
+            at[j].bits = (uint16_t)(j & 1 ? MX_WORD(v, j / 2) >> 16 : MX_WORD(v, j / 2) & 0xffffu);
         }
     }
 }
@@ -73,18 +73,19 @@ MX_DEVICE uint4 mx_tile_row(const float p[4][4], int half) {
                       mx_bf16_pair(p[2][2 * half], p[2][2 * half + 1]), mx_bf16_pair(p[3][2 * half], p[3][2 * half + 1]));
 }
 
-/* p (two neighbouring tiles, pair 0 or 1 of the group) += rows (16, ranks) factor (ranks, columns). row[half] points at the ranks
- * of the lane's row, NULL: zeros. `factor`: of the expert and the group, at the lane. */
-MX_DEVICE void mx_tile_widen(float p[2][4], const mx_bf16 *const row[2], const uint4 *factor, int pair, int steps, int t) {
-    for (int s = 0; s < steps; s++) {
+/* p (two neighbouring tiles, pair 0 or 1 of the group) += rows (16, ranks) factor (ranks, columns). The lane's rows of ranks begin
+ * at from + slot ld, zeros where the slot is -1. `factor`: of the expert and the group, at the lane. */
+MX_DEVICE void mx_tile_widen(float p[2][4], const mx_bf16 *from, int64_t ld, const int slot[2], const uint4 *factor, int pair, int wide, int t) {
+#pragma unroll 1
+    for (int s = 0; s < wide; s += MX_EXPERTS_TILE) { /* once, mostly: unrolled it would only take registers */
         uint2 low = make_uint2(0, 0), high = make_uint2(0, 0);
-        uint4 f = factor[(s * 2 + pair) * 32];
+        uint4 f = factor[(s / MX_EXPERTS_TILE * 2 + pair) * 32];
 
-        if (row[0]) {
-            low = *reinterpret_cast<const uint2 *>(row[0] + s * MX_EXPERTS_TILE + 4 * t);
+        if (slot[0] >= 0) {
+            low = *reinterpret_cast<const uint2 *>(from + slot[0] * ld + s + 4 * t);
         }
-        if (row[1]) {
-            high = *reinterpret_cast<const uint2 *>(row[1] + s * MX_EXPERTS_TILE + 4 * t);
+        if (slot[1] >= 0) {
+            high = *reinterpret_cast<const uint2 *>(from + slot[1] * ld + s + 4 * t);
         }
         uint32_t a[4] = { low.x, high.x, low.y, high.y }, b0[2] = { f.x, f.y }, b1[2] = { f.z, f.w };
 
@@ -101,14 +102,14 @@ MX_DEVICE void mx_tile_narrow(float sum[4], const uint32_t columns[2][4], uint4 
     mx_mma_bf16(sum, columns[1], b1, sum);
 }
 
-/* p = c . p + bias in a pair of tiles, each NULL or from the expert's first column on. */
-MX_DEVICE void mx_tile_adorn(float p[2][4], const float *c, const float *bias, int64_t column, int64_t inner) {
+/* p = c . p + bias in a pair of tiles from `column` on, of which `left` are there; c (of all experts) and bias: or NULL. */
+MX_DEVICE void mx_tile_adorn(float p[2][4], const float *c, const float *bias, int64_t at, int column, int left) {
 #pragma unroll
     for (int j = 0; j < 2; j++) {
 #pragma unroll
         for (int i = 0; i < 2; i++) {
-            bool inside = column + 2 * j + i < inner;
-            float factor = c && inside ? c[column + 2 * j + i] : 1.0f, more = bias && inside ? bias[column + 2 * j + i] : 0.0f;
+            bool inside = 2 * j + i < left;
+            float factor = c && inside ? c[at + column + 2 * j + i] : 1.0f, more = bias && inside ? bias[column + 2 * j + i] : 0.0f;
 
             p[j][i] = factor * p[j][i] + more;
             p[j][i + 2] = factor * p[j][i + 2] + more;
@@ -116,26 +117,23 @@ MX_DEVICE void mx_tile_adorn(float p[2][4], const float *c, const float *bias, i
     }
 }
 
-/* A warp's tile, and the one of its experts that is being worked. */
+/* A warp's tile, and which of its experts is being worked. Rows and slots are 32-bit here: there are fewer than 2^31 slots. */
 struct mx_tile {
-    int lane, g, t, count; /* count: experts of the tile */
-    int64_t index;
-    int32_t token[2]; /* of rows g and g + 8; -1 past the end */
+    int lane, t, index, count; /* count: experts of the tile */
+    int token[2];              /* of rows g and g + 8; -1 past the end */
     int expert;
-    int place[2];     /* k, or -1: the row does not use the expert */
-    int64_t slot[2];  /* where place is not -1 */
+    int slot[2];               /* -1: the row does not use the expert */
 };
 
-MX_DEVICE mx_tile mx_tile_open(const mx_experts_view &v, int64_t index) {
+MX_DEVICE mx_tile mx_tile_open(const mx_experts_view &v, int index) {
     mx_tile m;
-    int64_t at;
+    int at;
 
     m.lane = (int)threadIdx.x % 32;
-    m.g = m.lane / 4;
     m.t = m.lane % 4;
     m.index = index;
     m.count = v.tile_count[index];
-    at = index * MX_EXPERTS_TILE + m.g;
+    at = index * MX_EXPERTS_TILE + m.lane / 4;
     m.token[0] = at < v.tokens ? v.order[at] : -1;
     m.token[1] = at + 8 < v.tokens ? v.order[at + 8] : -1;
     return m;
@@ -146,8 +144,29 @@ MX_DEVICE void mx_tile_enter(const mx_experts_view &v, mx_tile *m, int entry) {
     m->expert = v.tile_expert[at];
 #pragma unroll
     for (int i = 0; i < 2; i++) {
-        m->place[i] = v.tile_place[at * MX_EXPERTS_TILE + m->g + 8 * i];
-        m->slot[i] = (int64_t)m->token[i] * v.k + m->place[i];
+        int place = v.tile_place[at * MX_EXPERTS_TILE + m->lane / 4 + 8 * i];
+
+        m->slot[i] = place < 0 ? -1 : m->token[i] * v.k + place;
+    }
+}
+
+/* The pair's half of eight columns of both rows, as accumulators. */
+MX_DEVICE void mx_tile_unpack(float p[2][4], const uint4 row[2], int pair) {
+#pragma unroll
+    for (int j = 0; j < 2; j++) {
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            p[j][2 * i] = mx_low(MX_WORD(row[i], 2 * pair + j));
+            p[j][2 * i + 1] = mx_high(MX_WORD(row[i], 2 * pair + j));
+        }
+    }
+}
+/* Eight columns of G and U of two rows in. */
+MX_DEVICE void mx_tile_load_in(const mx_experts_view &v, const int row[2], int column, int left, uint4 gate[2], uint4 up[2]) {
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        gate[i] = mx_tile_load(v.in, v.in_ld, row[i], column, left);
+        up[i] = mx_tile_load(v.in, v.in_ld, row[i], column + (int)v.up_at, left);
     }
 }
 
@@ -162,7 +181,7 @@ struct mx_tile_cells {
 };
 MX_DEVICE float2 *mx_tile_cell(const mx_tile_cells &c, const mx_tile &m, int half, int tile) {
     if (c.shared) {
-        return c.shared + ((half * c.k + m.place[half]) * c.tiles + tile) * 32;
+        return c.shared + ((half * c.k + m.slot[half] - m.token[half] * c.k) * c.tiles + tile) * 32;
     }
     return reinterpret_cast<float2 *>(c.part + m.slot[half] * c.record + tile * 8 + 2 * m.t);
 }
@@ -171,8 +190,7 @@ MX_DEVICE float2 *mx_tile_cell(const mx_tile_cells &c, const mx_tile &m, int hal
 MX_DEVICE void mx_tile_each_cell(const mx_tile_cells &c, mx_tile *m, bool clear) {
     for (int half = 0; half < 2; half++) {
         for (int k = 0; k < c.k && m->token[half] >= 0; k++) {
-            m->place[half] = k;
-            m->slot[half] = (int64_t)m->token[half] * c.k + k;
+            m->slot[half] = m->token[half] * c.k + k;
             for (int tile = 0; tile < c.tiles; tile++) {
                 float2 *to = reinterpret_cast<float2 *>(c.part + m->slot[half] * c.record + tile * 8 + 2 * m->t);
 
@@ -192,7 +210,7 @@ MX_DEVICE void mx_tile_add(const mx_tile_cells &c, const mx_tile &m, int tile, c
 
 #pragma unroll
     for (int half = 0; half < 2; half++) {
-        if (m.place[half] >= 0) {
+        if (m.slot[half] >= 0) {
             float2 before = *mx_tile_cell(c, m, half, tile);
 
             sum[2 * half] = before.x;
@@ -202,7 +220,7 @@ MX_DEVICE void mx_tile_add(const mx_tile_cells &c, const mx_tile &m, int tile, c
     mx_tile_narrow(sum, columns, factor);
 #pragma unroll
     for (int half = 0; half < 2; half++) {
-        if (m.place[half] >= 0) {
+        if (m.slot[half] >= 0) {
             *mx_tile_cell(c, m, half, tile) = make_float2(sum[2 * half], sum[2 * half + 1]);
         }
     }
@@ -233,11 +251,11 @@ static inline int64_t mx_tile_blocks(int64_t tokens) {
     return (tokens + MX_EXPERTS_TILE * MX_TILE_WARPS - 1) / (MX_EXPERTS_TILE * MX_TILE_WARPS);
 }
 /* Groups of a part. */
-static inline int64_t mx_tile_part_groups(int64_t tokens, int64_t inner) {
+static inline int mx_tile_part_groups(int64_t tokens, int64_t inner) {
     int64_t groups = mx_tile_groups(inner), blocks = mx_tile_blocks(tokens), parts = blocks > 0 ? MX_TILE_BLOCKS / blocks : 1;
 
     parts = parts < 1 ? 1 : parts > MX_TILE_PARTS ? MX_TILE_PARTS : parts;
-    return (groups + parts - 1) / parts;
+    return (int)((groups + parts - 1) / parts);
 }
 static inline int64_t mx_tile_parts(int64_t tokens, int64_t inner) {
     int64_t each = mx_tile_part_groups(tokens, inner);
