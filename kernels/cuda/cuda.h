@@ -55,8 +55,8 @@ static inline void mx_cuda_reset(mx_cuda_scratch *s, size_t mark) {
 
 /* ------------------------------------------------------------------ the backend */
 struct mx_cuda_gemm_state;  /* cuBLASLt's handle, plans, workspace; gemm.cu */
-struct mx_cuda_write_ring;  /* page-locked staging; backend.cu */
-struct mx_cuda_memory;      /* blocks and the regions they lie in; backend.cu */
+struct mx_cuda_write_ring;  /* page-locked staging; memory.cu */
+struct mx_cuda_memory;      /* blocks and the regions they lie in; memory.cu */
 
 struct mx_cuda {
     mx_backend base; /* first: an mx_backend * from this backend is an mx_cuda * */
@@ -86,6 +86,8 @@ struct mx_cuda {
 void mx_cuda_lose(mx_cuda *c, mx_code code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 /* Loses with `what` and CUDA's words when e is not cudaSuccess. */
 void mx_cuda_check(mx_cuda *c, cudaError_t e, const char *what);
+/* MX_OK, or what was lost, with a hint. */
+mx_code mx_cuda_tell_lost(const mx_cuda *c, mx_status *st);
 
 static inline mx_cuda *mx_cuda_of(mx_backend *b) {
     return reinterpret_cast<mx_cuda *>(b);
