@@ -4,9 +4,11 @@
  *
  * Which algorithm serves a product is a function of the product alone - transposes, types, sizes, lines, alignments - and of
  * the library's version: the first that its heuristic names for the upper end of the size's bucket. So two processes, or a
- * run and its continuation, compute the same bits, which a choice by timing would not give. The heuristic takes some 50 us,
+ * run and its continuation, compute the same bits; timing is for who asks for it (gemm_tune.h). The heuristic takes some 50 us,
  * so choices are kept; numbers of rows vary from step to step and share a choice by buckets, eight to the octave. */
 #include "kernels/cuda/gemm.h"
+
+#include "kernels/cuda/gemm_tune.h"
 
 static const mx_mark nowhere = {};
 
@@ -14,12 +16,18 @@ static const mx_mark nowhere = {};
 
 enum { CHOICES = 1024, PROBES = 16, CANDIDATES = 8, FORMS = 4, ALIGNMENT_MOST = 256 };
 
+#ifdef __CUDACC__
+static constexpr double WORTH_TIMING = 1u << 31; /* products of four GFLOP, 6 us at full rate */
+#else
+static constexpr double WORTH_TIMING = 1 << 15;
+#endif
+
 /* What a choice is a function of. Compared byte by byte: no padding that is not zero. */
 struct choice_key {
     int64_t m, n, k; /* bucketed where they count rows, unless `exact` */
     int64_t a_ld, b_ld, y_ld;
     uint16_t a_alignment, b_alignment, y_alignment;
-    uint8_t a_transposed, b_transposed, f32, y_f32, exact, unused;
+    uint8_t a_transposed, b_transposed, f32, y_f32, exact, add;
 };
 struct choice {
     choice_key key;
@@ -32,6 +40,7 @@ struct mx_cuda_gemm_state {
     mx_lt_handle handle;
     mx_lt_description *form[2][FORMS]; /* [f32][first transposed + 2 second transposed] */
     mx_lt_preference *preference;
+    mx_gemm_tuning *tuning; /* or NULL */
     void *workspace;
     mx_cuda_gemm_counts counts;
     choice table[CHOICES];
@@ -53,14 +62,23 @@ static uint16_t alignment_of(const void *p) {
     return (uint16_t)(at & (~at + 1));
 }
 
+/* What mx_cuda_gemm is called with. */
+struct product {
+    int64_t m, n, k;
+    mx_matrix a, b, y;
+    float alpha;
+    bool add;
+};
+
 /* Numbers of rows are bucketed: m, when A is not transposed, and k when the product sums over rows (A transposed, B not). */
-static choice_key key_of(int64_t m, int64_t n, int64_t k, const mx_matrix &a, const mx_matrix &b, const mx_matrix &y, bool exact) {
+static choice_key key_of(const product &p, bool exact) {
+    const mx_matrix &a = p.a, &b = p.b, &y = p.y;
     choice_key key;
 
     memset(&key, 0, sizeof key);
-    key.m = exact || a.transposed ? m : bucket(m);
-    key.n = n;
-    key.k = exact || !a.transposed || b.transposed ? k : bucket(k);
+    key.m = exact || a.transposed ? p.m : bucket(p.m);
+    key.n = p.n;
+    key.k = exact || !a.transposed || b.transposed ? p.k : bucket(p.k);
     key.a_ld = a.ld;
     key.b_ld = b.ld;
     key.y_ld = y.ld;
@@ -72,6 +90,7 @@ static choice_key key_of(int64_t m, int64_t n, int64_t k, const mx_matrix &a, co
     key.f32 = a.dtype == MX_F32;
     key.y_f32 = y.dtype == MX_F32;
     key.exact = exact;
+    key.add = p.add;
     return key;
 }
 
@@ -129,89 +148,115 @@ static mx_lt_description *form_of(mx_cuda_gemm_state *g, const choice_key &key) 
     return g->form[key.f32][key.b_transposed + 2 * key.a_transposed];
 }
 
-/* The heuristic's first answer that we can run. */
-static void choose(mx_cuda_gemm_state *g, choice *c) {
-    mx_lt_result result[CANDIDATES];
-    uint32_t first = c->key.b_alignment, second = c->key.a_alignment, out = c->key.y_alignment;
+/* cuBLASLt's answer to a product by this algorithm. */
+static int queue(mx_cuda *c, const mx_lt_algorithm *algorithm, const product &p) {
+    mx_cuda_gemm_state *g = c->gemm;
+    choice_key exact = key_of(p, true);
+    float beta = p.add ? 1.0f : 0.0f;
     lt_layouts l;
-    int found = 0;
 
-    c->taken = true;
-    c->own = true;
+    if (!lay_out(&g->lt, exact, &l)) {
+        return MX_LT_NOT_SUPPORTED;
+    }
+    return g->lt.matmul(g->handle, form_of(g, exact), &p.alpha, p.b.data, &l.first, p.a.data, &l.second, &beta, p.y.data, &l.result,
+                        const_cast<void *>(p.y.data), &l.result, algorithm, g->workspace, MX_LT_WORKSPACE, c->stream);
+}
+
+/* The heuristic's answers that we can run, best first; how many. */
+static int candidates_of(mx_cuda_gemm_state *g, const choice_key &key, mx_lt_result *ret) {
+    uint32_t first = key.b_alignment, second = key.a_alignment, out = key.y_alignment;
+    lt_layouts l;
+    int found = 0, count = 0;
+
     g->counts.asked++;
-    memset(result, 0, sizeof result);
+    memset(ret, 0, sizeof *ret * CANDIDATES);
     g->lt.preference_set(g->preference, MX_LT_ALIGNMENT_A, &first, sizeof first);
     g->lt.preference_set(g->preference, MX_LT_ALIGNMENT_B, &second, sizeof second);
     g->lt.preference_set(g->preference, MX_LT_ALIGNMENT_C, &out, sizeof out);
     g->lt.preference_set(g->preference, MX_LT_ALIGNMENT_D, &out, sizeof out);
-    if (!lay_out(&g->lt, c->key, &l) ||
-        g->lt.heuristic(g->handle, form_of(g, c->key), &l.first, &l.second, &l.result, &l.result, g->preference, CANDIDATES, result,
-                        &found) != MX_LT_SUCCESS) {
-        return;
+    if (!lay_out(&g->lt, key, &l) ||
+        g->lt.heuristic(g->handle, form_of(g, key), &l.first, &l.second, &l.result, &l.result, g->preference, CANDIDATES, ret, &found) !=
+            MX_LT_SUCCESS) {
+        return 0;
     }
     for (int i = 0; i < found; i++) {
-        if (result[i].state == MX_LT_SUCCESS && result[i].workspace <= MX_LT_WORKSPACE) {
-            c->algorithm = result[i].algorithm;
-            c->own = false;
-            return;
+        if (ret[i].state == MX_LT_SUCCESS && ret[i].workspace <= MX_LT_WORKSPACE) {
+            ret[count++] = ret[i];
         }
+    }
+    return count;
+}
+
+struct trial {
+    mx_cuda *c;
+    const product *p;
+};
+static bool try_out(void *context, const mx_lt_algorithm *algorithm) {
+    const trial *t = static_cast<const trial *>(context);
+
+    return queue(t->c, algorithm, *t->p) == MX_LT_SUCCESS;
+}
+
+/* The first of the candidates, or, if that is asked for, the fastest. A product that adds cannot be tried out. */
+static void choose(mx_cuda *c, choice *ret, const product &p) {
+    mx_cuda_gemm_state *g = c->gemm;
+    mx_lt_result candidate[CANDIDATES];
+    int count = candidates_of(g, ret->key, candidate);
+    trial t = { c, &p };
+
+    ret->taken = true;
+    ret->own = count == 0;
+    ret->algorithm = candidate[0].algorithm;
+    if (count > 0 && g->tuning && (double)p.m * (double)p.n * (double)p.k >= WORTH_TIMING) {
+        ret->algorithm = mx_gemm_tuning_choose(g->tuning, c, &ret->key, sizeof ret->key, candidate, count, !p.add, try_out, &t);
     }
 }
 
 /* The kept choice, or a new one. When its places are taken all choices are made anew: they come out the same. */
-static choice *choice_of(mx_cuda_gemm_state *g, const choice_key &key) {
-    choice *c = place_of(g, key);
+static choice *choice_of(mx_cuda *c, const choice_key &key, const product &p) {
+    choice *ret = place_of(c->gemm, key);
 
-    if (!c) {
-        memset(g->table, 0, sizeof g->table);
-        c = place_of(g, key);
+    if (!ret) {
+        memset(c->gemm->table, 0, sizeof c->gemm->table);
+        ret = place_of(c->gemm, key);
     }
-    if (!c->taken) {
-        c->key = key;
-        choose(g, c);
+    if (!ret->taken) {
+        ret->key = key;
+        choose(c, ret, p);
     }
-    return c;
+    return ret;
 }
 
 /* Whether cuBLASLt took it; failures other than "not this shape" are the device's. */
-static bool multiply(mx_cuda *c, const choice *how, const choice_key &exact, const mx_matrix &a, const mx_matrix &b, const mx_matrix &y,
-                     float alpha, bool add) {
-    mx_cuda_gemm_state *g = c->gemm;
-    float beta = add ? 1.0f : 0.0f;
-    lt_layouts l;
-
-    if (how->own || !lay_out(&g->lt, exact, &l)) {
-        return false;
-    }
-    int code = g->lt.matmul(g->handle, form_of(g, exact), &alpha, b.data, &l.first, a.data, &l.second, &beta, y.data, &l.result,
-                            const_cast<void *>(y.data), &l.result, &how->algorithm, g->workspace, MX_LT_WORKSPACE, c->stream);
+static bool multiply(mx_cuda *c, const choice *how, const product &p) {
+    int code = how->own ? (int)MX_LT_NOT_SUPPORTED : queue(c, &how->algorithm, p);
 
     if (code == MX_LT_INVALID_VALUE || code == MX_LT_NOT_SUPPORTED || code == MX_LT_ARCH_MISMATCH) {
         return false;
     }
     if (code != MX_LT_SUCCESS) {
-        mx_cuda_lose(c, MX_E_DEVICE, "cuBLASLt failed in a product of %lld x %lld x %lld: %s", (long long)exact.m, (long long)exact.n,
-                     (long long)exact.k, g->lt.status_name(code));
+        mx_cuda_lose(c, MX_E_DEVICE, "cuBLASLt failed in a product of %lld x %lld x %lld: %s", (long long)p.m, (long long)p.n, (long long)p.k,
+                     c->gemm->lt.status_name(code));
     }
-    g->counts.by_library++;
+    c->gemm->counts.by_library++;
     return true;
 }
 
 void mx_cuda_gemm(mx_cuda *c, int64_t m, int64_t n, int64_t k, mx_matrix a, mx_matrix b, mx_matrix y, float alpha, bool add) {
+    product p = { m, n, k, a, b, y, alpha, add };
+
     assert(a.dtype == b.dtype && (a.dtype == MX_BF16 || y.dtype == MX_F32) && !y.transposed);
     if (m <= 0 || n <= 0 || c->lost || (k <= 0 && add)) {
         return;
     }
     if (k > 0) {
-        choice_key exact = key_of(m, n, k, a, b, y, true);
+        choice_key exact = key_of(p, true);
 
         /* the bucket's choice, unless this very shape has been refused by it before */
-        if (!kept(c->gemm, exact)) {
-            if (multiply(c, choice_of(c->gemm, key_of(m, n, k, a, b, y, false)), exact, a, b, y, alpha, add)) {
-                return;
-            }
+        if (!kept(c->gemm, exact) && multiply(c, choice_of(c, key_of(p, false), p), p)) {
+            return;
         }
-        if (multiply(c, choice_of(c->gemm, exact), exact, a, b, y, alpha, add)) {
+        if (multiply(c, choice_of(c, exact, p), p)) {
             return;
         }
     }
@@ -260,6 +305,7 @@ mx_code mx_cuda_gemm_open(mx_cuda *c, mx_status *st) {
     if (code) {
         return refused(c, code, st);
     }
+    MX_TRY(mx_gemm_tuning_open(c, g->lt.version, &g->tuning, st));
     return c->base.alloc(&c->base, MX_MEMORY_SCRATCH, MX_LT_WORKSPACE, &g->workspace, st);
 }
 
@@ -281,13 +327,20 @@ void mx_cuda_gemm_close(mx_cuda *c) {
         g->lt.destroy(g->handle);
     }
     c->base.release(&c->base, MX_MEMORY_SCRATCH, g->workspace);
+    mx_gemm_tuning_close(g->tuning);
     mx_cublaslt_close(&g->lt);
     free(g);
     c->gemm = NULL;
 }
 
 void mx_cuda_gemm_describe(const mx_cuda *c, char *text, size_t size) {
+    size_t length;
+
     mx_cublaslt_describe(c->gemm ? &c->gemm->lt : NULL, text, size);
+    length = strlen(text);
+    if (c->gemm && c->gemm->tuning) {
+        snprintf(text + length, size - length, ", tuned by %s", mx_gemm_tuning_file(c->gemm->tuning));
+    }
 }
 
 void *mx_cuda_gemm_workspace(mx_cuda *c, size_t *ret_bytes) {

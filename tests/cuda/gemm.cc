@@ -276,6 +276,137 @@ Test(gemm, the_workspace_is_counted_and_given_back) {
     b->close(b);
 }
 
+/* ------------------------------------------------------------------ tuning */
+
+namespace {
+
+std::string temporary() {
+    const char *parent = getenv("TMPDIR");
+    std::string path = std::string(parent && *parent ? parent : "/tmp") + "/mixrun-cublaslt-XXXXXX";
+
+    cr_assert(mkdtemp(&path[0]) != NULL);
+    return path;
+}
+
+void drop(const std::string &path) {
+    std::string command = "rm -rf '" + path + "'";
+
+    cr_assert_eq(system(command.c_str()), 0);
+}
+
+std::string text_of(const std::string &path) {
+    FILE *file = fopen(path.c_str(), "r");
+    std::string text;
+
+    cr_assert(file, "%s", path.c_str());
+    for (int c; (c = fgetc(file)) != EOF;) {
+        text += (char)c;
+    }
+    fclose(file);
+    return text;
+}
+
+int lines_of(const std::string &text) {
+    int lines = 0;
+
+    for (char c : text) {
+        lines += c == '\n';
+    }
+    return lines;
+}
+
+} // namespace
+
+Test(gemm, choices_are_timed_when_a_file_is_named_once_and_kept_there) {
+    std::string root = temporary(), path = root + "/tuned";
+    std::string first;
+    char words[2000];
+
+    setenv("MIXRUN_TUNED", path.c_str(), 1);
+    for (int round = 0; round < 2; round++) {
+        bench t = set_up();
+        uint64_t before = t.b->waits;
+
+        cr_assert_eq(multiply(t, 100, 64, 64).asked, 1);
+        cr_assert_eq(multiply(t, 99, 64, 64).asked, 0);
+        multiply(t, 16, 64, 93, true);
+        multiply(t, 2, 3, 4);          /* not worth it */
+        mx_cuda_gemm_describe(t.c, words, sizeof words);
+        cr_assert(strstr(words, ", tuned by ") && strstr(words, path.c_str()), "%s", words);
+        if (round == 0) {
+            first = text_of(path);
+            cr_assert_eq(lines_of(first), 3, "%s", first.c_str());
+            cr_assert(t.b->waits > before + 4, "nothing was timed"); /* four are this test's own */
+        } else {
+            cr_assert_eq(t.b->waits, before + 4, "timed again");
+            cr_assert_eq(text_of(path), first);
+        }
+        t.b->close(t.b);
+    }
+    drop(root);
+}
+
+/* The file's word counts: here it names the shim's second algorithm, and a product that it cannot compute falls back. */
+Test(gemm, the_files_choice_is_used_as_it_stands) {
+    std::string root = temporary(), path = root + "/tuned";
+    bench t;
+
+    setenv("MIXRUN_TUNED", path.c_str(), 1);
+    t = set_up();
+    multiply(t, 100, 64, 64);
+    t.b->close(t.b);
+
+    std::string text = text_of(path);
+    size_t at = text.size() - 1 - 128; /* the algorithm's 64 bytes */
+
+    for (size_t i = 0; i < 128; i++) {
+        text[at + i] = '0'; /* none that there is */
+    }
+    FILE *file = fopen(path.c_str(), "w");
+
+    cr_assert(file && fputs(text.c_str(), file) >= 0 && fclose(file) == 0);
+    t = set_up();
+
+    mx_cuda_gemm_counts n = multiply(t, 100, 64, 64);
+
+    cr_assert(n.asked == 2 && n.by_library == 1, "the bucket's was refused, the exact one's was not");
+    t.b->close(t.b);
+    drop(root);
+}
+
+Test(gemm, a_file_that_holds_something_else_is_refused) {
+    static const char *const texts[] = { "", "hello\n", "mixrun's choices of cuBLASLt algorithms, 1\n130100 sm_90 zz 00\n" };
+    std::string root = temporary(), path = root + "/tuned";
+
+    for (const char *text : texts) {
+        mx_backend_options o = {};
+        mx_backend *b = NULL;
+        mx_status st = {};
+        FILE *file = fopen(path.c_str(), "w");
+
+        cr_assert(file && fputs(text, file) >= 0 && fclose(file) == 0);
+        setenv("MIXRUN_TUNED", path.c_str(), 1);
+        o.device = "cuda";
+        mx_code code = mx_backend_open(&o, &b, &st);
+
+        cr_assert_eq(code, text[0] ? MX_E_DATA : MX_OK, "'%s': %s", text, st.text);
+        if (!code) {
+            b->close(b);
+        } else {
+            cr_assert(strstr(st.text, "MIXRUN_TUNED"), "%s", st.text);
+            cr_assert(text_of(path) == text);
+        }
+    }
+    setenv("MIXRUN_TUNED", (root + "/missing/tuned").c_str(), 1);
+    mx_backend_options o = {};
+    mx_backend *b = NULL;
+    mx_status st = {};
+
+    o.device = "cuda";
+    cr_assert_eq(mx_backend_open(&o, &b, &st), MX_E_IO);
+    drop(root);
+}
+
 /* ------------------------------------------------------------------ finding the library */
 
 #ifdef FAKE_CUBLASLT /* a module with cuBLASLt's functions, all of which fail, and version 13.7.5 */
@@ -297,20 +428,6 @@ void place(const std::string &root, const std::string &inside, const char *name)
     path += "/";
     path += name;
     cr_assert_eq(symlink(FAKE_CUBLASLT, path.c_str()), 0, "%s", path.c_str());
-}
-
-std::string temporary() {
-    const char *parent = getenv("TMPDIR");
-    std::string path = std::string(parent && *parent ? parent : "/tmp") + "/mixrun-cublaslt-XXXXXX";
-
-    cr_assert(mkdtemp(&path[0]) != NULL);
-    return path;
-}
-
-void drop(const std::string &path) {
-    std::string command = "rm -rf '" + path + "'";
-
-    cr_assert_eq(system(command.c_str()), 0);
 }
 
 void found_in(unsigned places, const std::string &part) {
