@@ -54,7 +54,7 @@ static mx_dora prepare(mx_backend *b, const problem *p) {
 }
 
 Test(dora, norms_scales_and_gradients_are_those_of_the_built_matrix) {
-    static const int64_t SHAPES[][4] = { { 24, 16, 4, 1 }, { 19, 37, 3, 5 }, { 1, 8, 1, 2 }, { 70, 130, 16, 3 } };
+    static const int64_t SHAPES[][4] = { { 24, 16, 4, 1 }, { 19, 37, 3, 5 }, { 1, 8, 1, 2 }, { 70, 130, 16, 3 }, { 9, 24, 8, 40 }, { 5, 24, 260, 2 } };
     mx_precision precision;
 
     KIT_EACH_PRECISION(precision) {
@@ -104,4 +104,49 @@ Test(dora, starts_as_the_base_and_a_row_of_zeros_stays_finite) {
         cr_assert(fabs(d.c[i] - expected) <= 1e-6, "c[%ld] is %.9g, not %g", (long)i, d.c[i], expected);
     }
     b->close(b);
+}
+
+/* The norms are those of the matrix's own rows, wherever its group has them and whatever stands behind them. */
+Test(dora, a_matrix_in_a_group_has_its_own_norms) {
+    enum { OUT = 7, IN = 32 };
+    static float values[3][OUT * IN];
+    mx_precision precision;
+
+    KIT_EACH_PRECISION(precision) {
+        mx_backend *b = kit_open(precision, 1, false);
+        problem p[3];
+        mx_weight_source from[3];
+        mx_weight *w[3];
+        mx_status st = { 0 };
+
+        for (int i = 0; i < 3; i++) {
+            p[i] = make(OUT, IN, 4, 2);
+            for (int k = 0; k < OUT * IN; k++) {
+                p[i].w[k] *= 1 << i;
+                values[i][k] = (float)p[i].w[k];
+            }
+            for (int o = 0; o < OUT; o++) {
+                p[i].norm[o] *= 1 << i;
+            }
+            from[i] = (mx_weight_source){ .type = MX_FILE_F32, .bytes = values[i], .out = OUT, .in = IN };
+        }
+        cr_assert_eq(b->weights_open(b, from, 3, (mx_weight_room){ .columns = 8, .rows = 24 }, MX_USE_LINEAR, w, &st), MX_OK, "%s", st.text);
+        for (int i = 0; i < 3; i++) {
+            mx_dora d = prepare(b, &p[0]);
+            float *norm = kit_floats(b, NULL, OUT);
+            double *c = kit_array(2 * OUT);
+
+            memset(p[0].b, 0, sizeof *p[0].b * 2 * OUT * 4);
+            d.b = kit_floats(b, p[0].b, 2 * OUT * 4);
+            d.w = kit_hold(w[i]);
+            b->ops->row_norms(b, norm, d.w);
+            b->ops->dora_forward(b, &d);
+            for (int k = 0; k < 2 * OUT; k++) {
+                c[k] = p[0].m[k] / p[i].norm[k % OUT];
+            }
+            kit_near_floats("row norms", p[i].norm, norm, OUT, 1e-6);
+            kit_near_floats("c", c, d.c, 2 * OUT, 1e-6); /* B is zero: n is the norm */
+        }
+        b->close(b);
+    }
 }
