@@ -6,8 +6,9 @@
 #
 # 1. mixrun env and selftest on the device (golden vectors where MIXRUN_VECTORS is set)
 # 2. the tests of ops and model, built for the device, against plain double references and the CPU backend
-# 3. the same ops under compute-sanitizer, where it is installed
-# 4. the benchmark: perf-gpu, its table and its JSON
+# 3. the whole program on the device: runs as on the processor, twice the same bytes, stopped and gone on, sweeps
+# 4. the same ops under compute-sanitizer, where it is installed
+# 5. the benchmark: perf-gpu, its table and its JSON
 set -uo pipefail
 cd "$(dirname "$0")/../.."
 build=${1:-build}
@@ -26,7 +27,7 @@ try() {
   "$@" || failed+=("$*")
 }
 
-ninja -C "$build" gpu-tests || exit 1
+ninja -C "$build" gpu-tests tests/test-cuda-runner || exit 1
 for precision in f32 bf16; do
   try "$build/mixrun" selftest --device cuda --precision $precision
   for folder in ${MIXRUN_VECTORS:+"$MIXRUN_VECTORS"/*/}; do
@@ -40,6 +41,8 @@ for t in "$build"/tests/test-gpu-*; do
     try "$t" -j1
   fi
 done
+program=$(realpath "$build/mixrun")
+try env MIXRUN_HOME="$PWD" MIXRUN_PROGRAM="$program" MIXRUN_SHIM="$program" "$build/tests/test-cuda-runner" -j1
 if command -v compute-sanitizer >/dev/null; then
   for tool in memcheck racecheck initcheck synccheck; do
     for t in linears attention norms router experts head optimizer dora; do

@@ -152,6 +152,24 @@ Test(cuda, a_run_tells_and_stores_its_device_and_a_saved_adapter_scores_there) {
     scratch_close(&x);
 }
 
+/* With a base and data that are here: not a word of its own but those. */
+Test(cuda, the_shipped_recipe_runs_as_it_is) {
+    scratch x = scratch_open();
+
+    on_gpu();
+    tiny_base(scratch_path(&x, "tiny"));
+    program(&x, 0, "%s/configs/arc_obqa.yaml base_model=./tiny train.tasks=[sample_arc,sample_obqa] eval.tasks=[sample_obqa] eval.limit=1"
+                   " train.batch_size=1 train.max_steps=2", getenv("MIXRUN_HOME"));
+    cr_assert(strstr(output(&x, "err.txt"), "computed in bf16\n"), "%s", output(&x, "err.txt"));
+    cr_assert(strstr(output(&x, "err.txt"), "mixlora r16 E8 top-2 on q k v o gate up down"), "%s", output(&x, "err.txt"));
+    cr_assert_str_eq(rows(&x, "mixrun.db", "SELECT state, step, json_extract(text, '$.device'), json_extract(text, '$.precision'),"
+                                           " (SELECT COUNT(*) FROM router_load) > 0, (SELECT COUNT(*) FROM scores) > 0"
+                                           " FROM runs JOIN environments USING (environment_id)"),
+                     "finished|2|cuda|bf16|1|1\n");
+    cr_assert(mx_file_exists(scratch_path(&x, "runs/1-arc_obqa/adapter/adapter_model.safetensors")));
+    scratch_close(&x);
+}
+
 /* -------------------------------------------------------------------- stopping and going on */
 
 Test(cuda, a_stopped_run_goes_on_to_the_bit_and_only_on_its_kind_of_device) {
