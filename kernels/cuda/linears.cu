@@ -56,9 +56,8 @@ static mx_linear_weight place(const mx_linears_weights *w, const mx_linears *l, 
 /* B's of those linears of [first, last) that are of the group that stands ready and do, or do not, fit; in as few launches as
  * lists allow. */
 static void place_b(const mx_linears_weights *w, const mx_linears *l, int64_t first, int64_t last, void *spare, bool fits) {
-    mx_terms list;
+    mx_terms list = {};
 
-    list.count = 0;
     for (int64_t j = first; j < last; j++) {
         mx_linear_weight at = place(w, l, j, spare);
         int64_t rank = mx_linear_rank(&l->linear[j]), terms = l->linear[j].w->group == w->now && at.fits == fits ? l->linear[j].terms : 0;

@@ -43,9 +43,8 @@ mx_term mx_linears_term(const mx_linears *l, int64_t j, int64_t i) {
 /* Calls with the terms of linears [first, last) in lists. The last term is widened, so that all of them fill `width` columns. */
 template <class F> static void each_list(const mx_linears *l, int64_t first, int64_t last, int64_t width, F call) {
     int64_t before = mx_linears_column(l, first), ranks = mx_linears_column(l, last) - before, seen = 0;
-    mx_terms list;
+    mx_terms list = {};
 
-    list.count = 0;
     for (int64_t j = first; j < last; j++) {
         for (int64_t i = 0; i < l->linear[j].terms; i++) {
             mx_term t = mx_linears_term(l, j, i);
