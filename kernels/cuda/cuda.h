@@ -121,6 +121,9 @@ static void mx_launch(mx_cuda *c, const char *name, void (*kernel)(P...), dim3 g
         mx_cuda_check(c, cudaStreamSynchronize(c->stream), name);
     }
 #else
+    auto check = [name](const auto &value) { shim::check_argument(name, &value, sizeof value); };
+
+    (check(static_cast<P>(argument)), ...);
     shim::launch(name, grid, block, shared, [=] { kernel(static_cast<P>(argument)...); });
 #endif
 }

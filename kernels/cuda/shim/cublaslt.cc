@@ -274,6 +274,7 @@ const void *item(const void *data, const layout &l, int32_t i) {
 int matmul(mx_lt_handle handle, mx_lt_description *form, const void *alpha, const void *a, mx_lt_layout *la, const void *b, mx_lt_layout *lb,
            const void *beta, const void *c, mx_lt_layout *lc, void *d, mx_lt_layout *ld, const mx_lt_algorithm *how, void *workspace,
            size_t workspace_bytes, cudaStream_t) {
+    shim::device_access access;
     problem p;
     float by, old;
 

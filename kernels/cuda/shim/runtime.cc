@@ -5,9 +5,10 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <map>
 #include <mutex>
 #include <new>
-#include <unordered_map>
+#include <sys/mman.h>
 
 struct shim_stream {
     unsigned flags;
@@ -20,16 +21,19 @@ struct shim_event {
 
 namespace {
 
-enum { ALIGNMENT = 256, SHARED_OPTIN = 232448 /* sm_90's */ };
+enum { ALIGNMENT = 256, PAGE = 4096, SHARED_OPTIN = 232448 /* sm_90's */ };
 
 struct allocation {
     size_t bytes;
+    size_t mapped; /* 0: from the heap */
     bool host;
 };
 
 struct runtime {
     std::mutex lock;
-    std::unordered_map<void *, allocation> held;
+    std::map<void *, allocation> held;
+    int accesses = 0;     /* device_access that live */
+    bool protects = false;
     size_t bytes = 0, all = (size_t)8 << 30, calls = 0;
     unsigned long long launches = 0, lost_after = ~0ull;
     bool no_driver = false, old_driver = false, no_device = false, old_device = false, lost = false;
@@ -37,6 +41,7 @@ struct runtime {
     runtime() {
         const char *size = getenv("MIXRUN_SHIM_BYTES"), *fail = getenv("MIXRUN_SHIM_FAIL");
 
+        protects = getenv("MIXRUN_SHIM_PROTECT") != NULL;
         if (size && *size) {
             all = strtoull(size, NULL, 0);
         }
@@ -98,12 +103,22 @@ cudaError_t take(void **memory, size_t bytes, bool host) {
         return told(cudaErrorMemoryAllocation);
     }
     void *p = NULL; /* exactly as large as asked for: AddressSanitizer then knows its end */
+    size_t mapped = r.protects && !host ? (bytes + PAGE - 1) / PAGE * PAGE : 0;
 
-    if (posix_memalign(&p, ALIGNMENT, bytes) != 0) {
+    if (mapped) {
+        p = mmap(NULL, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        p = p == MAP_FAILED ? NULL : p;
+    } else if (posix_memalign(&p, ALIGNMENT, bytes) != 0) {
+        p = NULL;
+    }
+    if (!p) {
         return told(cudaErrorMemoryAllocation);
     }
     memset(p, 0xff, bytes);
-    r.held.emplace(p, allocation{ bytes, host });
+    if (mapped && r.accesses == 0) {
+        mprotect(p, mapped, PROT_NONE);
+    }
+    r.held.emplace(p, allocation{ bytes, mapped, host });
     r.bytes += host ? 0 : bytes;
     *memory = p;
     return cudaSuccess;
@@ -123,8 +138,12 @@ cudaError_t give(void *memory, bool host) {
     }
     r.calls++;
     r.bytes -= host ? 0 : at->second.bytes;
+    if (at->second.mapped) {
+        munmap(memory, at->second.mapped);
+    } else {
+        free(memory);
+    }
     r.held.erase(at);
-    free(memory);
     return told(state());
 }
 
@@ -140,6 +159,63 @@ bool runtime_launches() {
     }
     return told(state()) == cudaSuccess;
 }
+static void allow(runtime &r, int protection) {
+    for (auto &a : r.held) {
+        if (a.second.mapped) {
+            mprotect(a.first, a.second.mapped, protection);
+        }
+    }
+}
+device_access::device_access() {
+    runtime &r = the();
+    std::lock_guard<std::mutex> hold(r.lock);
+
+    if (r.protects && r.accesses++ == 0) {
+        allow(r, PROT_READ | PROT_WRITE);
+    }
+}
+device_access::~device_access() {
+    runtime &r = the();
+    std::lock_guard<std::mutex> hold(r.lock);
+
+    if (r.protects && --r.accesses == 0) {
+        allow(r, PROT_NONE);
+    }
+}
+
+/* The device's or page-locked: both can be reached from a GPU. A pointer one past the end counts. */
+static bool reachable(runtime &r, uint64_t word) {
+    auto at = r.held.upper_bound(reinterpret_cast<void *>(word));
+
+    if (at == r.held.begin()) {
+        return false;
+    }
+    --at;
+    return word - (uint64_t)at->first <= at->second.bytes;
+}
+/* Where Linux on x86-64 puts a process's code, heap, mappings and stacks (with the sanitizers' heaps). No size or pair of
+ * 32-bit numbers that a kernel is given looks like this. */
+static bool looks_like_host(uint64_t word) {
+    unsigned high = (unsigned)(word >> 40);
+
+    return (high >= 0x55 && high <= 0x56) || (high >= 0x60 && high <= 0x64) || (high >= 0x7b && high <= 0x7f);
+}
+void check_argument(const char *kernel, const void *value, size_t bytes) {
+    runtime &r = the();
+    std::lock_guard<std::mutex> hold(r.lock);
+
+    for (size_t at = 0; at + sizeof(uint64_t) <= bytes; at += sizeof(uint64_t)) {
+        uint64_t word;
+
+        memcpy(&word, static_cast<const char *>(value) + at, sizeof word);
+        if (looks_like_host(word) && !reachable(r, word)) {
+            fprintf(stderr, "cuda shim: %s: an argument of %zu bytes holds a host address, %#llx, in byte %zu\n", kernel, bytes,
+                    (unsigned long long)word, at);
+            abort();
+        }
+    }
+}
+
 size_t runtime_allocations() {
     std::lock_guard<std::mutex> hold(the().lock);
 
@@ -299,6 +375,8 @@ cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *all_bytes) {
 }
 cudaError_t cudaMemcpy(void *to, const void *from, size_t bytes, cudaMemcpyKind) {
     if (state() == cudaSuccess && bytes) {
+        shim::device_access access;
+
         memmove(to, from, bytes);
     }
     return told(state());
@@ -308,6 +386,8 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpy
 }
 cudaError_t cudaMemset(void *to, int value, size_t bytes) {
     if (state() == cudaSuccess && bytes) {
+        shim::device_access access;
+
         memset(to, value, bytes);
     }
     return told(state());

@@ -4,6 +4,7 @@
  * Fresh memory, of the device and page-locked, holds 0xff bytes (NaN, -1), so that reading what was never written shows; what
  * a copy or a fill would touch outside of its allocation is left to AddressSanitizer. The environment:
  *   MIXRUN_SHIM_BYTES  the device's memory, 8 GiB unless told; allocations beyond it fail
+ *   MIXRUN_SHIM_PROTECT=1  host code that follows a device pointer crashes
  *   MIXRUN_SHIM_FAIL   "no driver", "old driver", "no device", "sm_75", or "lost after N launches" */
 #ifndef KERNELS_CUDA_SHIM_RUNTIME_H
 #define KERNELS_CUDA_SHIM_RUNTIME_H
@@ -108,6 +109,17 @@ namespace shim {
 /* Called by launch: counts it, and says whether the device is still there to run it. */
 bool runtime_launches();
 /* How many calls have allocated or given back device memory, and what they hold now. */
+/* Aborts when an argument of a kernel holds an address of the host's: such a pointer works here and nowhere else. Every word of
+ * it is looked at, so those in structs are found too. */
+void check_argument(const char *kernel, const void *value, size_t bytes);
+/* While one of them lives the device's memory can be followed; with MIXRUN_SHIM_PROTECT=1 it cannot otherwise, so that host code
+ * that reads or writes it crashes, as on a GPU. */
+struct device_access {
+    device_access();
+    ~device_access();
+    device_access(const device_access &) = delete;
+    device_access &operator=(const device_access &) = delete;
+};
 size_t runtime_allocations();
 size_t runtime_bytes();
 }

@@ -1020,6 +1020,8 @@ void launch_call(const char *name, dim3 grid, dim3 block, size_t shared_bytes, v
         die("cannot be launched: grid (%u,%u,%u), block (%u,%u,%u), %zu bytes of shared memory", grid.x, grid.y, grid.z, block.x,
             block.y, block.z, shared_bytes);
     }
+    device_access access;
+
     if (!runtime_launches()) {
         return;
     }
