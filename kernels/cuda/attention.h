@@ -26,7 +26,8 @@ static constexpr int MX_SEEN_BLOCK = 32; /* rows to an entry of mx_attention_vie
 static __host__ __device__ __forceinline__ constexpr int64_t mx_row_at(int32_t row, int64_t stride) {
     return row * stride;
 }
-static_assert(MX_ATTENTION_ROWS_MOST + 1024 <= INT32_MAX && mx_row_at((int32_t)MX_ATTENTION_ROWS_MOST, (int64_t)65535 * 512) == 72056460133532160,
+static_assert(MX_ATTENTION_ROWS_MOST + 1024 <= INT32_MAX &&
+                  mx_row_at((int32_t)MX_ATTENTION_ROWS_MOST, (int64_t)65535 * 512) == 72056460133532160,
               "a tile that begins at the last row, and the last row of the widest batch, are still counted right");
 
 /* The keys a row sees: [prefix, prefix_end) and [own, own_end); a run may be empty. */
@@ -168,10 +169,11 @@ MX_DEVICE void mx_tile_load(mx_bf16 *tile, const mx_bf16 *x, int64_t stride, int
     }
 }
 
-/* 16 rows of a tile, by one warp, to columns [column, column + COLUMNS) of rows first.. at `x`; rows from `rows` on and columns from
- * D on are left out. */
+/* 16 rows of a tile, by one warp, to columns [column, column + COLUMNS) of rows first.. at `x`; rows from `rows` on and
+ * columns from D on are left out. */
 template <int DP, int COLUMNS>
-MX_DEVICE void mx_tile_store(mx_bf16 *x, const mx_bf16 *tile, int64_t stride, int32_t first, int column, const mx_attention_view &a) {
+MX_DEVICE void mx_tile_store(mx_bf16 *x, const mx_bf16 *tile, int64_t stride, int32_t first, int column,
+                             const mx_attention_view &a) {
     constexpr int PIECES = COLUMNS / 8;
 
     for (int i = (int)threadIdx.x % 32; i < 16 * PIECES; i += 32) {
@@ -241,7 +243,8 @@ template <int DP, bool KEPT> MX_DEVICE void mx_product_16(float c[2][4], mx_rows
     }
 }
 
-/* sum (16 x COLUMNS) += p (16 x 16) x, x 16 rows of a tile at mx_lane_rows. p's fragments as mx_product_16 leaves them, rounded. */
+/* sum (16 x COLUMNS) += p (16 x 16) x, x 16 rows of a tile at mx_lane_rows. p's fragments as mx_product_16 leaves them,
+ * rounded. */
 template <int COLUMNS> MX_DEVICE void mx_product_add(float sum[COLUMNS / 8][4], const float p[2][4], const mx_bf16 *x) {
     uint32_t a[4] = { mx_bf16_pair(p[0][0], p[0][1]), mx_bf16_pair(p[0][2], p[0][3]),
                       mx_bf16_pair(p[1][0], p[1][1]), mx_bf16_pair(p[1][2], p[1][3]) };
@@ -291,7 +294,8 @@ template <int KEYS> MX_DEVICE mx_groups mx_groups_of_keys(const mx_seen *seen, i
         int at = 32 * pair + lane / 16 * 16;
         bool there = at < KEYS;
 
-        mx_groups_add(g, pair, there && mx_sees_any(row, key + at, key + at + 16), there && mx_sees_all(row, key + at, key + at + 16));
+        mx_groups_add(g, pair, there && mx_sees_any(row, key + at, key + at + 16),
+                      there && mx_sees_all(row, key + at, key + at + 16));
     }
     return g;
 }

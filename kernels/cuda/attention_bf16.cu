@@ -116,13 +116,16 @@ template <int DP> static __global__ void __launch_bounds__(THREADS) forward_kern
     mx_seen *seen = reinterpret_cast<mx_seen *>(values + tiles::KEYS * tiles::LD);
     int strip = (int)threadIdx.x / 32 * 16; /* the warp's rows in the tile */
     int64_t head = blockIdx.y, kv_head = head / (a.heads / a.kv_heads), thin = (int64_t)a.kv_heads * a.head_dim;
-    int32_t row = (int32_t)(gridDim.x - 1 - blockIdx.x) * tiles::QUERIES; /* the last rows of long segments, which see most, go first */
-    const mx_bf16 *k = static_cast<const mx_bf16 *>(a.k) + kv_head * a.head_dim, *v = static_cast<const mx_bf16 *>(a.v) + kv_head * a.head_dim;
+    /* the last rows of long segments, which see most, go first */
+    int32_t row = (int32_t)(gridDim.x - 1 - blockIdx.x) * tiles::QUERIES;
+    const mx_bf16 *q_at = static_cast<const mx_bf16 *>(a.q) + head * a.head_dim;
+    const mx_bf16 *k = static_cast<const mx_bf16 *>(a.k) + kv_head * a.head_dim;
+    const mx_bf16 *v = static_cast<const mx_bf16 *>(a.v) + kv_head * a.head_dim;
 
     if ((int)threadIdx.x < tiles::QUERIES) {
         seen[threadIdx.x] = mx_seen_by(a, row + (int32_t)threadIdx.x);
     }
-    mx_tile_load<DP, tiles::QUERIES>(queries, static_cast<const mx_bf16 *>(a.q) + head * a.head_dim, (int64_t)a.heads * a.head_dim, row, a);
+    mx_tile_load<DP, tiles::QUERIES>(queries, q_at, (int64_t)a.heads * a.head_dim, row, a);
     mx_cp_async_commit();
     __syncthreads();
 
@@ -188,5 +191,15 @@ void mx_cuda_attention_bf16_forward(mx_cuda *c, const mx_attention_view &a) {
     int d = a.head_dim;
 
     assert(d <= MX_ATTENTION_BF16_WIDEST);
-    d <= 64 ? forward<64>(c, a) : d <= 80 ? forward<80>(c, a) : d <= 96 ? forward<96>(c, a) : d <= 128 ? forward<128>(c, a) : forward<256>(c, a);
+    if (d <= 64) {
+        forward<64>(c, a);
+    } else if (d <= 80) {
+        forward<80>(c, a);
+    } else if (d <= 96) {
+        forward<96>(c, a);
+    } else if (d <= 128) {
+        forward<128>(c, a);
+    } else {
+        forward<256>(c, a);
+    }
 }

@@ -33,8 +33,8 @@ template <int N> MX_DEVICE void clear(float x[N][4]) {
 /* ------------------------------------------------------------------ dq */
 /* One group of 16 keys for the warp's 16 queries: dS into dp. */
 template <int DP>
-MX_DEVICE void slope_of_keys(float dp[2][4], const float s[2][4], const mx_seen seen[2], const mx_query_stat stat[2], int32_t key, bool all,
-                             float scale) {
+MX_DEVICE void slope_of_keys(float dp[2][4], const float s[2][4], const mx_seen seen[2], const mx_query_stat stat[2],
+                             int32_t key, bool all, float scale) {
     int lane = (int)threadIdx.x % 32;
 
 #pragma unroll
@@ -52,13 +52,15 @@ template <int DP> static __global__ void __launch_bounds__(THREADS) dq_kernel(mx
     using tiles = backward_tiles<DP>;
     constexpr int LD = tiles::LD, STAGE = tiles::STEP * LD;
     MX_DYNAMIC_SHARED(mx_bf16, shared);
-    mx_bf16 *queries = shared, *slopes = queries + tiles::OWN * LD, *keys = slopes + tiles::OWN * LD, *values = keys + tiles::STAGES * STAGE;
+    mx_bf16 *queries = shared, *slopes = queries + tiles::OWN * LD;
+    mx_bf16 *keys = slopes + tiles::OWN * LD, *values = keys + tiles::STAGES * STAGE;
     mx_seen *seen = reinterpret_cast<mx_seen *>(values + tiles::STAGES * STAGE);
     int lane = (int)threadIdx.x % 32, strip = (int)threadIdx.x / 32 * 16;
     int64_t head = blockIdx.y, kv_head = head / (a.heads / a.kv_heads);
     int64_t wide = (int64_t)a.heads * a.head_dim, thin = (int64_t)a.kv_heads * a.head_dim;
     int32_t row = (int32_t)(gridDim.x - 1 - blockIdx.x) * tiles::OWN;
-    const mx_bf16 *k = static_cast<const mx_bf16 *>(a.k) + kv_head * a.head_dim, *v = static_cast<const mx_bf16 *>(a.v) + kv_head * a.head_dim;
+    const mx_bf16 *k = static_cast<const mx_bf16 *>(a.k) + kv_head * a.head_dim;
+    const mx_bf16 *v = static_cast<const mx_bf16 *>(a.v) + kv_head * a.head_dim;
 
     if ((int)threadIdx.x < tiles::OWN) {
         mx_seen none = { 0, 0, 0, 0 };
@@ -149,7 +151,8 @@ struct walk {
 
 /* The first rows from w.row on that read a key of the tile; where there are none, those of the next head, which begin at `first`.
  * `ahead` is what this lane's row w.row + lane sees, asked for in time (seen_ahead). */
-MX_DEVICE walk walk_on(const mx_attention_view &a, walk w, int32_t begin, int32_t end, int32_t first, int64_t heads_end, mx_seen ahead) {
+MX_DEVICE walk walk_on(const mx_attention_view &a, walk w, int32_t begin, int32_t end, int32_t first, int64_t heads_end,
+                       mx_seen ahead) {
     uint32_t readers = __ballot_sync(MX_WARP, mx_sees_any(ahead, begin, end));
 
     if (readers) {
@@ -204,8 +207,8 @@ template <int DP> MX_DEVICE void stage_load(const query_stage<DP> &s, const mx_a
 }
 
 /* One group of 16 queries for the warp's 16 keys: P^T into s, dS^T into dp. seen and stat are the group's. */
-MX_DEVICE void slope_of_queries(float s[2][4], float dp[2][4], const mx_seen *seen, const mx_query_stat *stat, int32_t key, bool all,
-                                float scale) {
+MX_DEVICE void slope_of_queries(float s[2][4], float dp[2][4], const mx_seen *seen, const mx_query_stat *stat, int32_t key,
+                                bool all, float scale) {
     int lane = (int)threadIdx.x % 32;
 
 #pragma unroll
@@ -224,17 +227,19 @@ template <int DP> static __global__ void __launch_bounds__(THREADS) dkdv_kernel(
     using tiles = backward_tiles<DP>;
     constexpr int LD = tiles::LD, STAGE = tiles::STEP * LD;
     MX_DYNAMIC_SHARED(mx_bf16, shared);
-    mx_bf16 *keys = shared, *values = keys + tiles::OWN * LD, *queries = values + tiles::OWN * LD, *slopes = queries + tiles::STAGES * STAGE;
+    mx_bf16 *keys = shared, *values = keys + tiles::OWN * LD;
+    mx_bf16 *queries = values + tiles::OWN * LD, *slopes = queries + tiles::STAGES * STAGE;
     mx_seen *seen = reinterpret_cast<mx_seen *>(slopes + tiles::STAGES * STAGE);
     query_stage<DP> stages = { queries, slopes, seen, reinterpret_cast<mx_query_stat *>(seen + tiles::STAGES * tiles::STEP) };
     int strip = (int)threadIdx.x / 32 * 16, column = (int)blockIdx.z * tiles::COLUMNS;
-    int64_t kv_head = blockIdx.y, group = a.heads / a.kv_heads, heads_end = (kv_head + 1) * group, thin = (int64_t)a.kv_heads * a.head_dim;
+    int64_t kv_head = blockIdx.y, group = a.heads / a.kv_heads, heads_end = (kv_head + 1) * group;
+    int64_t thin = (int64_t)a.kv_heads * a.head_dim, at = kv_head * a.head_dim;
     int32_t key = (int32_t)blockIdx.x * tiles::OWN, key_end = key + tiles::OWN;
     int32_t first = mx_reader_next(a, key, key_end, 0);
     walk w = { first, kv_head * group }, next = w;
 
-    mx_tile_load<DP, tiles::OWN>(keys, static_cast<const mx_bf16 *>(a.k) + kv_head * a.head_dim, thin, key, a);
-    mx_tile_load<DP, tiles::OWN>(values, static_cast<const mx_bf16 *>(a.v) + kv_head * a.head_dim, thin, key, a);
+    mx_tile_load<DP, tiles::OWN>(keys, static_cast<const mx_bf16 *>(a.k) + at, thin, key, a);
+    mx_tile_load<DP, tiles::OWN>(values, static_cast<const mx_bf16 *>(a.v) + at, thin, key, a);
     if (first != MX_NO_ROW) {
         stage_load<DP>(stages, a, w);
         next = walk_on(a, { first + tiles::STEP, w.head }, key, key_end, first, heads_end, seen_ahead(a, first + tiles::STEP));
@@ -296,8 +301,8 @@ template <int DP> static __global__ void __launch_bounds__(THREADS) dkdv_kernel(
     mx_sums_put<DP, tiles::COLUMNS>(keys + strip * LD, dk, a.scale, a.scale);
     mx_sums_put<DP, tiles::COLUMNS>(values + strip * LD, dv, 1.0f, 1.0f);
     __syncwarp();
-    mx_tile_store<DP, tiles::COLUMNS>(static_cast<mx_bf16 *>(a.dk) + kv_head * a.head_dim, keys + strip * LD, thin, key + strip, column, a);
-    mx_tile_store<DP, tiles::COLUMNS>(static_cast<mx_bf16 *>(a.dv) + kv_head * a.head_dim, values + strip * LD, thin, key + strip, column, a);
+    mx_tile_store<DP, tiles::COLUMNS>(static_cast<mx_bf16 *>(a.dk) + at, keys + strip * LD, thin, key + strip, column, a);
+    mx_tile_store<DP, tiles::COLUMNS>(static_cast<mx_bf16 *>(a.dv) + at, values + strip * LD, thin, key + strip, column, a);
 }
 
 template <int DP> static void backward(mx_cuda *c, const mx_attention_view &a) {
@@ -313,5 +318,15 @@ void mx_cuda_attention_bf16_backward(mx_cuda *c, const mx_attention_view &a) {
     int d = a.head_dim;
 
     assert(d <= MX_ATTENTION_BF16_WIDEST);
-    d <= 64 ? backward<64>(c, a) : d <= 80 ? backward<80>(c, a) : d <= 96 ? backward<96>(c, a) : d <= 128 ? backward<128>(c, a) : backward<256>(c, a);
+    if (d <= 64) {
+        backward<64>(c, a);
+    } else if (d <= 80) {
+        backward<80>(c, a);
+    } else if (d <= 96) {
+        backward<96>(c, a);
+    } else if (d <= 128) {
+        backward<128>(c, a);
+    } else {
+        backward<256>(c, a);
+    }
 }

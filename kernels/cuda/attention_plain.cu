@@ -42,7 +42,9 @@ MX_DEVICE int thread_column() {
 }
 
 /* 16 rows of one head, widened; zeros for rows from `live` on. */
-template <class T> MX_DEVICE void load(float *tile, const room &r, const mx_attention_view &a, const void *x, int64_t heads, int64_t head, int32_t first) {
+template <class T>
+MX_DEVICE void load(float *tile, const room &r, const mx_attention_view &a, const void *x, int64_t heads, int64_t head,
+                    int32_t first) {
     int32_t row = first + thread_row();
     const T *from = static_cast<const T *>(x) + mx_row_at(row, heads * a.head_dim) + head * a.head_dim;
 
@@ -51,7 +53,8 @@ template <class T> MX_DEVICE void load(float *tile, const room &r, const mx_atte
     }
 }
 template <class T, int WIDTH>
-MX_DEVICE void store(void *x, const mx_attention_view &a, int64_t heads, int64_t head, int32_t first, const float sum[WIDTH / SIDE], float factor) {
+MX_DEVICE void store(void *x, const mx_attention_view &a, int64_t heads, int64_t head, int32_t first,
+                     const float sum[WIDTH / SIDE], float factor) {
     int32_t row = first + thread_row();
     T *to = static_cast<T *>(x) + mx_row_at(row, heads * a.head_dim) + head * a.head_dim;
 
@@ -78,7 +81,8 @@ MX_DEVICE float dot(const float *x_tile, const float *y_tile, const room &r, int
 }
 
 /* sum += row y of the square times the tile. */
-template <int WIDTH> MX_DEVICE void add_product(float sum[WIDTH / SIDE], const float *square, const float *tile, const room &r, int head_dim) {
+template <int WIDTH>
+MX_DEVICE void add_product(float sum[WIDTH / SIDE], const float *square, const float *tile, const room &r, int head_dim) {
     const float *factor = square + thread_row() * SQUARE_LD, *at = tile + thread_column();
 
 #pragma unroll 1
@@ -256,8 +260,10 @@ template <class T, int WIDTH> static void forward(mx_cuda *c, const mx_attention
 template <class T, int WIDTH> static void backward(mx_cuda *c, const mx_attention_view &a) {
     unsigned blocks = mx_blocks(a.rows, SIDE);
 
-    mx_launch(c, "attention dq", dq_kernel<T, WIDTH>, dim3(blocks, (unsigned)a.heads), dim3(THREADS), room_bytes(a.head_dim, 3, 1), a);
-    mx_launch(c, "attention dk dv", dkdv_kernel<T, WIDTH>, dim3(blocks, (unsigned)a.kv_heads), dim3(THREADS), room_bytes(a.head_dim, 3, 2), a);
+    mx_launch(c, "attention dq", dq_kernel<T, WIDTH>, dim3(blocks, (unsigned)a.heads), dim3(THREADS),
+              room_bytes(a.head_dim, 3, 1), a);
+    mx_launch(c, "attention dk dv", dkdv_kernel<T, WIDTH>, dim3(blocks, (unsigned)a.kv_heads), dim3(THREADS),
+              room_bytes(a.head_dim, 3, 2), a);
 }
 
 void mx_cuda_attention_plain_forward(mx_cuda *c, const mx_attention_view &a) {

@@ -236,7 +236,9 @@ static mx_attention prepare(mx_backend *b, const problem *p, kit_rows *batch) {
     int64_t wide = s->heads * s->head_dim, thin = s->kv_heads * s->head_dim;
 
     *batch = kit_batch(b, p->rows, p->live);
-    batch->rows.segment = s->segment;
+    batch->segment = kit_memory(b, sizeof s->segment);
+    memcpy(batch->segment, s->segment, sizeof s->segment);
+    batch->rows.segment = batch->segment;
     batch->rows.segments = s->segments;
     for (int64_t i = 0; i < s->segments; i++) {
         for (int64_t t = 0; t < s->segment[i].count; t++) {
