@@ -121,7 +121,10 @@ static void mx_launch(mx_cuda *c, const char *name, void (*kernel)(P...), dim3 g
         mx_cuda_check(c, cudaStreamSynchronize(c->stream), name);
     }
 #else
-    auto check = [name](const auto &value) { shim::check_argument(name, &value, sizeof value); };
+    auto check = [name](auto value) {
+        __builtin_clear_padding(&value); /* what lies there is nobody's address */
+        shim::check_argument(name, &value, sizeof value);
+    };
 
     (check(static_cast<P>(argument)), ...);
     shim::launch(name, grid, block, shared, [=] { kernel(static_cast<P>(argument)...); });
