@@ -81,7 +81,7 @@ struct dora_values {
     const float *b, *wa, *gram, *norm, *m;
     float *n, *c;
     int64_t out, rank, experts, together;
-    float scale;
+    double scale;
 };
 
 /* A warp for each row of each expert. */

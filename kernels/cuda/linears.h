@@ -26,14 +26,15 @@ struct mx_term {
     float *da, *db, *drank_scale, *dout_scale, *drow_weight;
     int64_t begin, end, out, in; /* rows reached; its linear's size */
     int64_t rank, width;         /* width: with the zeros behind it that the last term of a list takes care of */
-    int64_t column, own;
+    int64_t column;
     void *b_to;                  /* where e . B goes: behind W's columns, or into scratch; row o at b_to + o b_ld */
     int64_t b_ld;
+    int32_t own;
     float scale;
 };
-struct mx_terms {
+struct mx_terms { /* no gaps anywhere: it goes to the device byte by byte */
     mx_term term[MX_TERMS_AT_ONCE];
-    int count;
+    int64_t count;
 };
 
 static inline int64_t mx_up(int64_t n, int64_t step) {

@@ -15,7 +15,7 @@ struct input_call {
     const int32_t *position, *question;
     int64_t rows, in, width, p_ld;
     mx_noise_key noise;
-    bool adds, pairs; /* pairs: dx may be read and written four bytes at a time */
+    int32_t adds, pairs; /* pairs: dx may be read and written four bytes at a time */
 };
 
 /* tile[lines][width] = from[line.., column..], zeros outside; 16 bytes a thread at a time. */

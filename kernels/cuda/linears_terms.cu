@@ -18,7 +18,7 @@ mx_term mx_linears_term(const mx_linears *l, int64_t j, int64_t i) {
     mx_term t = {};
 
     for (int64_t k = 0; k < i; k++) {
-        t.own += l->linear[j].term[k].rank;
+        t.own += (int32_t)l->linear[j].term[k].rank;
     }
     t.column = mx_linears_column(l, j) + t.own;
     t.a = from->a;

@@ -444,7 +444,7 @@ void mx_cuda_weight_close(mx_backend *b, mx_weight *w) {
 
 struct group_parts {
     stored part[MX_WEIGHT_GROUP];
-    int parts;
+    int64_t parts;
 };
 
 /* The whole of [[W_0 | room], [W_1 | room], .., [room]]; room and padding become zero. */
