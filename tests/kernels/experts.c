@@ -384,6 +384,13 @@ static float *floats(device *d, const double *from, int64_t n, double plus) {
     return to;
 }
 
+static int32_t *integers(device *d, const int32_t *from, int64_t n) {
+    int32_t *to = memory(d, MX_MEMORY_BATCH, sizeof *to * (size_t)n, 0);
+
+    memcpy(to, from, sizeof *to * (size_t)n);
+    return to;
+}
+
 static double widened(const void *p, mx_dtype type, int64_t i) {
     return type == MX_F32 ? ((const float *)p)[i] : kit_bf16(((const uint16_t *)p)[i]);
 }
@@ -433,12 +440,13 @@ static void prepare(call *c, device *d, const problem *p, mx_experts_form form) 
     const shape *s = &p->s;
     size_t bytes;
 
-    c->rows = (mx_rows){ .rows = s->rows, .live = s->live, .position = p->position, .question = p->question };
+    c->rows = (mx_rows){ .rows = s->rows, .live = s->live, .position = integers(d, p->position, s->rows),
+                         .question = integers(d, p->question, s->rows) };
     c->x = (mx_experts){
         .form = form, .experts = s->experts, .slots = s->slots, .hidden = s->hidden, .inner = s->inner,
         .gate_proj = linear_of(d, p, GATE), .up_proj = linear_of(d, p, UP), .down_proj = linear_of(d, p, DOWN),
         .dropout = { .seed = SEED, .step = STEP, .site = SITE, .rate = s->rate },
-        .chosen = p->chosen, .training = true,
+        .chosen = integers(d, p->chosen, s->rows * s->slots), .training = true,
         .gate = floats(d, p->gate, s->rows * s->slots, 0),
         .passed = s->pattern == OVERFLOWING || s->pattern == NOBODY ? floats(d, p->passed, s->rows, 0) : NULL,
         .x = activations(d, p->x, s->live, s->rows, s->hidden),
@@ -512,6 +520,9 @@ static void release(device *d, call *c) {
             b->release(b, MX_MEMORY_TRAINED, (void *)all[j]);
         }
     }
+    b->release(b, MX_MEMORY_BATCH, (void *)c->rows.position);
+    b->release(b, MX_MEMORY_BATCH, (void *)c->rows.question);
+    b->release(b, MX_MEMORY_BATCH, (void *)c->x.chosen);
     b->release(b, MX_MEMORY_TRAINED, (void *)c->x.gate);
     b->release(b, MX_MEMORY_TRAINED, (void *)c->x.passed);
     b->release(b, MX_MEMORY_SAVED, c->x.x.data);

@@ -169,7 +169,9 @@ Test(router, a_switch_expert_serves_its_capacity_in_order_and_each_choice_goes_o
     int64_t tokens = 0, dropped = 0;
 
     settle(&p, b);
-    p.batch.rows.segment = SEGMENTS;
+    p.batch.segment = kit_memory(b, sizeof SEGMENTS);
+    memcpy(p.batch.segment, SEGMENTS, sizeof SEGMENTS);
+    p.batch.rows.segment = p.batch.segment;
     p.batch.rows.segments = 4;
     p.batch.rows.live = ROWS;
     p.r.capacity = 3;
@@ -303,8 +305,9 @@ static void check_gradients(mx_backend *b, mx_routing routing, int64_t slots, do
     problem p = make(b, routing, slots);
     double *dw = kit_array(E * C), *dw_losses = kit_array(E * C), *dx = kit_array(T * C);
     int32_t wanted[T];
-    mx_numbers numbers = { .balance = 1, .z = 2 };
+    mx_numbers *numbers = kit_memory(b, sizeof *numbers);
 
+    *numbers = (mx_numbers){ .balance = 1, .z = 2 };
     settle(&p, b);
     p.r.temperature = temperature;
     b->ops->router_forward(b, &p.r);
@@ -327,8 +330,8 @@ static void check_gradients(mx_backend *b, mx_routing routing, int64_t slots, do
     kit_near_floats("dw", dw, p.r.dw, E * C, 1e-4);
     kit_near_floats("dw of the losses", dw_losses, p.r.dw_losses, E * C, 1e-4);
     kit_near_tensor("dx", dx, p.r.dx, T * C, b->precision == MX_PRECISION_BF16 ? 4e-3 : 1e-4);
-    b->ops->router_losses(b, &p.r, &numbers);
-    cr_assert_float_eq(p.r.balance_coef * (numbers.balance - 1) + p.r.z_coef * (numbers.z - 2), losses_part(&p), 1e-6);
+    b->ops->router_losses(b, &p.r, numbers);
+    cr_assert_float_eq(p.r.balance_coef * (numbers->balance - 1) + p.r.z_coef * (numbers->z - 2), losses_part(&p), 1e-6);
 }
 
 Test(router, gradients_are_the_differences) {
