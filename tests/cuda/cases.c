@@ -207,7 +207,7 @@ double case_value(const case_output *o, int64_t i) {
 
 static double output_far(const case_output *expected, const case_output *got) {
     bool whole = got->type == MX_I32 || got->type == MX_I64;
-    double worst = 0, largest = 1e-30;
+    double worst = 0, largest = 1e-6; /* what is zero but for rounding is compared with this */
 
     for (int64_t i = 0; i < got->count; i++) {
         double e = case_value(expected, i), far = fabs(case_value(got, i) - e);
