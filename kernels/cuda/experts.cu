@@ -88,7 +88,7 @@ static mx_experts_work start(mx_cuda *c, const mx_experts *x, int64_t tokens) {
     w.rows_out = v->slots_out ? v->slots : tokens;
     w.plain = plain(&w);
     v->parts = parts_of(&w);
-    assert(x->slots >= 1 && x->slots <= x->experts && x->experts <= MX_EXPERTS_MOST);
+    assert(x->slots >= 1 && x->slots <= x->experts && x->experts <= MX_EXPERTS_MOST && v->slots < INT32_MAX);
     return w;
 }
 
@@ -137,7 +137,7 @@ static void take_forward(mx_experts_work *w, mx_cuda_scratch *s, int64_t tokens,
     w->sort_key = mx_cuda_take_of<int32_t>(s, tokens);
     w->sort_key2 = mx_cuda_take_of<int32_t>(s, tokens);
     w->sort_order = mx_cuda_take_of<int32_t>(s, tokens);
-    w->sort_count = mx_cuda_take_of<int32_t>(s, v->experts + 1);
+    w->sort_count = mx_cuda_take_of<int32_t>(s, MX_EXPERTS_MOST + 1);
     v->record = v->term[MX_EXPERTS_DOWN].wide;
     v->part = mx_cuda_take_of<float>(s, part_rows(w, tokens) * v->record);
     v->hidden = take_act(w, s, rows_out * v->hidden_ld);

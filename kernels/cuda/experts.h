@@ -53,7 +53,8 @@ struct mx_experts_view {
     const float *gate;     /* (T, K) */
 
     /* order: tokens sorted so that neighbours share experts; tiles of 16 of them, each with a list of its experts and, for each
-     * of its rows, the place k at which the row's token uses that expert, or -1 */
+     * of its rows, the place k at which the row's token uses that expert, or -1. tile_expert: 4 expert + a bit for each half of
+     * the rows that uses it */
     int64_t tiles, tile_most; /* tile_most: entries a tile's list has room for */
     int32_t *order, *tile_count, *tile_expert;
     int16_t *tile_place;

@@ -44,31 +44,39 @@ MX_DEVICE void pair_of(const mx_experts_view &v, const mx_tile &m, const packed 
         mx_tile_adorn(b, t3.c, t3.bias, m.expert * v.inner, column, left);
     }
 #pragma unroll
-    for (int j = 0; j < 2; j++) {
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-            float sigmoid = mx_experts_sigmoid_fast(a[j][i]), silu = a[j][i] * sigmoid, dh = d[j][i];
-
-            if (v.dropout) {
-                dh = e->kept[i / 2] >> (4 * pair + 2 * j + i % 2) & 1u ? v.keep * dh : 0.0f;
-            }
-            dh += e->weight[i / 2] * g[j][i];
-            e->dot[i / 2] += g[j][i] * (silu * b[j][i]);
-            a[j][i] = dh * b[j][i] * (sigmoid + silu * (1.0f - sigmoid));
-            b[j][i] = dh * silu;
-            if (v.adorned) {
-                int64_t scale = m.expert * v.inner + column + 2 * j + i % 2;
-
-                a[j][i] *= scale_at(t1.c, scale, 2 * j + i % 2 < left);
-                b[j][i] *= scale_at(t3.c, scale, 2 * j + i % 2 < left);
-            }
-            s->dgate[2 * pair + j][i] += a[j][i];
-            s->dup[2 * pair + j][i] += b[j][i];
+    for (int half = 0; half < 2; half++) {
+        to_gate[half] = to_gate[2 + half] = to_up[half] = to_up[2 + half] = 0;
+        if (!(m.halves >> half & 1)) {
+            continue; /* none of the eight rows uses the expert */
         }
-        to_gate[2 * j] = mx_bf16_pair(a[j][0], a[j][1]);
-        to_gate[2 * j + 1] = mx_bf16_pair(a[j][2], a[j][3]);
-        to_up[2 * j] = mx_bf16_pair(b[j][0], b[j][1]);
-        to_up[2 * j + 1] = mx_bf16_pair(b[j][2], b[j][3]);
+#pragma unroll
+        for (int j = 0; j < 2; j++) {
+            float da[2], db[2];
+
+#pragma unroll
+            for (int i = 0; i < 2; i++) {
+                float gated = a[j][2 * half + i], other = b[j][2 * half + i], dh = d[j][2 * half + i], back = g[j][2 * half + i];
+                float sigmoid = mx_experts_sigmoid_fast(gated), silu = gated * sigmoid;
+
+                if (v.dropout) {
+                    dh = e->kept[half] >> (4 * pair + 2 * j + i) & 1u ? v.keep * dh : 0.0f;
+                }
+                dh += e->weight[half] * back;
+                e->dot[half] += back * (silu * other);
+                da[i] = dh * other * (sigmoid + silu * (1.0f - sigmoid));
+                db[i] = dh * silu;
+                if (v.adorned) {
+                    int64_t scale = m.expert * v.inner + column + 2 * j + i;
+
+                    da[i] *= scale_at(t1.c, scale, 2 * j + i < left);
+                    db[i] *= scale_at(t3.c, scale, 2 * j + i < left);
+                }
+                s->dgate[2 * pair + j][2 * half + i] += da[i];
+                s->dup[2 * pair + j][2 * half + i] += db[i];
+            }
+            to_gate[2 * j + half] = mx_bf16_pair(da[0], da[1]);
+            to_up[2 * j + half] = mx_bf16_pair(db[0], db[1]);
+        }
     }
 }
 

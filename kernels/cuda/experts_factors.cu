@@ -65,16 +65,16 @@ MX_DEVICE void load_factors(const mx_experts_view &v, const room &r, unsigned ch
 /* What a thread fetches of a step: 8 columns of one slot's row in each of G, U and g, and of its ranks. The slot's number and gate
  * are read a step and two before they are needed. */
 struct fetcher {
-    int64_t begin, count; /* of the expert's slots */
-    int64_t slot, after;  /* of the next step and the one behind it; -1: none */
+    int32_t begin, count; /* of the expert's slots */
+    int32_t slot, after;  /* of the next step and the one behind it; -1: none */
     float gate;
 };
-MX_DEVICE int64_t slot_at(const mx_experts_view &v, const fetcher &f, int64_t step) {
-    int64_t n = step * SLOTS + threadIdx.x / 16;
+MX_DEVICE int32_t slot_at(const mx_experts_view &v, const fetcher &f, int step) {
+    int n = step * SLOTS + (int)threadIdx.x / 16;
 
     return n < f.count ? v.expert_slot[f.begin + n] : -1;
 }
-MX_DEVICE void advance(const mx_experts_view &v, fetcher *f, int64_t step) {
+MX_DEVICE void advance(const mx_experts_view &v, fetcher *f, int step) {
     f->slot = f->after;
     f->gate = f->slot >= 0 ? v.gate[f->slot] : 0.0f;
     f->after = slot_at(v, *f, step);
@@ -83,13 +83,13 @@ MX_DEVICE void advance(const mx_experts_view &v, fetcher *f, int64_t step) {
 MX_DEVICE void fetch(const mx_experts_view &v, const room &r, unsigned char *stage, const fetcher &f, int64_t first) {
     int row = (int)threadIdx.x / 16, piece = (int)threadIdx.x % 16;
     bool there = f.slot >= 0;
-    int64_t slot = there ? f.slot : 0, column = first + 8 * piece, left = there ? v.inner - column : 0;
-    int bytes = left <= 0 ? 0 : left < 8 ? (int)left * 2 : 16;
-    int64_t at = bytes ? column : 0, token = slot / v.k, in_row = v.slots_in ? slot : token, out_row = v.slots_out ? slot : token;
+    int slot = there ? f.slot : 0, column = (int)first + 8 * piece, left = there ? (int)v.inner - column : 0;
+    int bytes = left <= 0 ? 0 : left < 8 ? left * 2 : 16, at = bytes ? column : 0;
+    int token = slot / v.k, in_row = v.slots_in ? slot : token, out_row = v.slots_out ? slot : token;
     const mx_bf16 *in = static_cast<const mx_bf16 *>(v.in) + in_row * v.in_ld + at;
     const mx_bf16 *g = static_cast<const mx_bf16 *>(v.g) + out_row * v.g_ld + at;
     const mx_bf16 *u = static_cast<const mx_bf16 *>(v.u) + slot * v.u_ld;
-    const mx_bf16 *w = static_cast<const mx_bf16 *>(v.w) + slot * v.term[MX_EXPERTS_DOWN].wide;
+    const mx_bf16 *w = static_cast<const mx_bf16 *>(v.w) + (int64_t)slot * v.term[MX_EXPERTS_DOWN].wide;
     mx_bf16 *to = reinterpret_cast<mx_bf16 *>(stage) + row * LINE + 8 * piece;
 
     mx_cp_async16(to, in, bytes);
@@ -281,8 +281,8 @@ MX_DEVICE void leave_scale(const mx_experts_term &term, int64_t expert, const fl
 static __global__ void __launch_bounds__(THREADS, 2) factors_kernel(mx_experts_view v) {
     MX_DYNAMIC_SHARED(unsigned char, memory);
     room r = room_of(v);
-    int64_t expert = blockIdx.x, first = (int64_t)blockIdx.y * COLUMNS, steps;
-    int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32, g = lane / 4, t = lane % 4, rank = (int)blockIdx.z * 16;
+    int64_t expert = blockIdx.x, first = (int64_t)blockIdx.y * COLUMNS;
+    int steps, lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32, g = lane / 4, t = lane % 4, rank = (int)blockIdx.z * 16;
     int64_t column = first + warp * 16 + g;
     const mx_experts_term &t1 = v.term[MX_EXPERTS_GATE], &t3 = v.term[MX_EXPERTS_UP], &t2 = v.term[MX_EXPERTS_DOWN];
     fetcher f;
@@ -306,7 +306,7 @@ static __global__ void __launch_bounds__(THREADS, 2) factors_kernel(mx_experts_v
 
     adornment d = adornment_of(v, expert, column);
 
-    for (int64_t step = 0; step < steps; step++) {
+    for (int step = 0; step < steps; step++) {
         mx_cp_async_wait<STAGES - 2>();
         __syncthreads(); /* this step's rows are here, and nobody reads the stage before it any more */
         fetch(v, r, memory + (step + STAGES - 1) % STAGES * r.stage, f, first);

@@ -90,19 +90,27 @@ MX_DEVICE void hidden_of(const mx_experts_view &v, const mx_tile &m, const packe
             mx_tile_adorn(b, t3.c, t3.bias, m.expert * v.inner, column + 4 * pair, left - 4 * pair);
         }
 #pragma unroll
-        for (int j = 0; j < 2; j++) {
-#pragma unroll
-            for (int i = 0; i < 4; i++) {
-                float h = a[j][i] * mx_experts_sigmoid_fast(a[j][i]) * b[j][i];
-
-                sum[2 * pair + j][i] += weight[i / 2] * h;
-                if (v.dropout) {
-                    h = kept[i / 2] >> (4 * pair + 2 * j + i % 2) & 1u ? v.keep * h : 0.0f;
-                }
-                a[j][i] = h;
+        for (int half = 0; half < 2; half++) {
+            columns[pair][half] = columns[pair][2 + half] = 0;
+            if (!(m.halves >> half & 1)) {
+                continue; /* none of the eight rows uses the expert */
             }
-            columns[pair][2 * j] = mx_bf16_pair(a[j][0], a[j][1]);
-            columns[pair][2 * j + 1] = mx_bf16_pair(a[j][2], a[j][3]);
+#pragma unroll
+            for (int j = 0; j < 2; j++) {
+                float h[2];
+
+#pragma unroll
+                for (int i = 0; i < 2; i++) {
+                    float gated = a[j][2 * half + i];
+
+                    h[i] = gated * mx_experts_sigmoid_fast(gated) * b[j][2 * half + i];
+                    sum[2 * pair + j][2 * half + i] += weight[half] * h[i];
+                    if (v.dropout) {
+                        h[i] = kept[half] >> (4 * pair + 2 * j + i) & 1u ? v.keep * h[i] : 0.0f;
+                    }
+                }
+                columns[pair][2 * j + half] = mx_bf16_pair(h[0], h[1]);
+            }
         }
     }
 }

@@ -6,7 +6,7 @@ static constexpr int THREADS = 128;
 
 /* ------------------------------------------------------------------ sorting */
 
-/* A token's lowest expert and the one above it; E where there is none. */
+/* A token's lowest expert and the one above it, E where there is none: as two keys, or, `second` being NULL, as one. */
 static __global__ void keys_kernel(mx_experts_view v, int32_t *lowest, int32_t *second) {
     int64_t t = (int64_t)blockIdx.x * THREADS + threadIdx.x;
     int32_t a = v.experts, b = v.experts;
@@ -24,8 +24,10 @@ static __global__ void keys_kernel(mx_experts_view v, int32_t *lowest, int32_t *
             b = e;
         }
     }
-    lowest[t] = a;
-    second[t] = b;
+    lowest[t] = second ? a : a * (v.experts + 1) + b;
+    if (second) {
+        second[t] = b;
+    }
 }
 
 /* The list of a tile's experts, ascending, by one warp: a bit for each expert, its rank among the set ones its entry. */
@@ -60,6 +62,7 @@ static __global__ void tiles_kernel(mx_experts_view v) {
     __syncwarp();
     for (int i = lane; i < before[words] * MX_EXPERTS_TILE; i += 32) {
         place[i] = -1;
+        expert[i / MX_EXPERTS_TILE] = 0;
     }
     __syncwarp();
     for (int i = lane; i < MX_EXPERTS_TILE * v.k; i += 32) {
@@ -69,7 +72,7 @@ static __global__ void tiles_kernel(mx_experts_view v) {
         if (e >= 0) {
             int entry = before[e / 32] + __popc(bits[e / 32] & ((1u << e % 32) - 1));
 
-            expert[entry] = e; /* by each row that uses it, the same value */
+            atomicOr(&expert[entry], 4 * e + (i / v.k < MX_EXPERTS_TILE / 2 ? 1 : 2));
             place[entry * MX_EXPERTS_TILE + i / v.k] = (int16_t)(i % v.k);
         }
     }
@@ -82,9 +85,17 @@ void mx_experts_sort(mx_experts_work *w) {
     if (w->plain) {
         return;
     }
-    mx_launch(w->c, "experts, keys", keys_kernel, dim3(mx_blocks(v->tokens, THREADS)), dim3(THREADS), 0, *v, w->sort_key, w->sort_key2);
-    mx_cuda_sort(w->c, v->tokens, v->experts + 1, w->sort_key2, NULL, w->sort_order, NULL, w->sort_count);
-    mx_cuda_sort(w->c, v->tokens, v->experts + 1, w->sort_key, w->sort_order, v->order, NULL, w->sort_count);
+    int64_t bins = v->experts + 1;
+    bool once = bins * bins <= MX_EXPERTS_MOST;
+
+    mx_launch(w->c, "experts, keys", keys_kernel, dim3(mx_blocks(v->tokens, THREADS)), dim3(THREADS), 0, *v, w->sort_key,
+              once ? NULL : w->sort_key2);
+    if (once) {
+        mx_cuda_sort(w->c, v->tokens, bins * bins, w->sort_key, NULL, v->order, NULL, w->sort_count);
+    } else {
+        mx_cuda_sort(w->c, v->tokens, bins, w->sort_key2, NULL, w->sort_order, NULL, w->sort_count);
+        mx_cuda_sort(w->c, v->tokens, bins, w->sort_key, w->sort_order, v->order, NULL, w->sort_count);
+    }
     mx_launch(w->c, "experts, tiles", tiles_kernel, dim3((unsigned)v->tiles), dim3(32), 0, *v);
 }
 
@@ -122,7 +133,7 @@ static __global__ void gather_kernel(mx_experts_view v, T *to, const T *from, co
     int32_t expert = v.chosen[slot];
 
     if (expert >= 0) {
-        mx_load8(value, from + slot / v.k * v.hidden_size + column, left, wide);
+        mx_load8(value, from + (int32_t)slot / v.k * v.hidden_size + column, left, wide);
     }
     if (expert >= 0 && scale) {
 #pragma unroll
@@ -162,7 +173,7 @@ template <class T> static __global__ void gather_u_kernel(mx_experts_view v, con
     int expert = v.chosen[slot];
     const mx_experts_term &t = column < gate.wide ? gate : up;
     int r = (int)column - (column < gate.wide ? 0 : gate.wide);
-    int64_t at = slot / v.k * ld + (column < gate.wide ? 0 : (int64_t)v.experts * gate.rank) + (int64_t)expert * t.rank + r;
+    int64_t at = (int32_t)slot / v.k * ld + (column < gate.wide ? 0 : (int64_t)v.experts * gate.rank) + (int64_t)expert * t.rank + r;
 
 #pragma unroll
     for (int j = 0; j < 8; j++) {

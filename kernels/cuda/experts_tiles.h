@@ -121,7 +121,7 @@ MX_DEVICE void mx_tile_adorn(float p[2][4], const float *c, const float *bias, i
 struct mx_tile {
     int lane, t, index, count; /* count: experts of the tile */
     int token[2];              /* of rows g and g + 8; -1 past the end */
-    int expert;
+    int expert, halves;        /* halves: bit 0, some row of the first eight uses it; bit 1, of the second eight */
     int slot[2];               /* -1: the row does not use the expert */
 };
 
@@ -141,7 +141,8 @@ MX_DEVICE mx_tile mx_tile_open(const mx_experts_view &v, int index) {
 MX_DEVICE void mx_tile_enter(const mx_experts_view &v, mx_tile *m, int entry) {
     int64_t at = m->index * v.tile_most + entry;
 
-    m->expert = v.tile_expert[at];
+    m->expert = v.tile_expert[at] / 4;
+    m->halves = v.tile_expert[at] % 4;
 #pragma unroll
     for (int i = 0; i < 2; i++) {
         int place = v.tile_place[at * MX_EXPERTS_TILE + m->lane / 4 + 8 * i];

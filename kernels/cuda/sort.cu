@@ -1,7 +1,7 @@
 /* sort.cu - a stable counting sort whose order is the same every time: no thread's place depends on who came first. */
 #include "kernels/cuda/sort.h"
 
-static constexpr int THREADS = 256, WARPS = THREADS / 32, EACH = 4; /* keys of a thread at a time */
+static constexpr int THREADS = 256, WARPS = THREADS / 32, EACH = 8; /* keys of a thread at a time */
 
 MX_DEVICE int64_t item(const int32_t *from, int64_t i) {
     return from ? from[i] : i;
