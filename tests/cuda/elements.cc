@@ -24,28 +24,43 @@ mx_cuda *open_device(mx_precision precision) {
     return mx_cuda_of(b);
 }
 
+/* n values of device memory that the host can follow. */
+template <class V> V *device_memory(mx_cuda *c, size_t n) {
+    void *p = nullptr;
+    mx_status st = {};
+
+    cr_assert_eq(c->base.alloc(&c->base, MX_MEMORY_SAVED, sizeof(V) * n, &p, &st), MX_OK, "%s", st.text);
+    return static_cast<V *>(p);
+}
+
 /* A matrix of lines `ld` apart that begins `shift` values into its memory, on both sides of which stands what nobody may touch. */
 template <class T> struct matrix {
-    std::vector<T> memory;
-    T *at;
+    mx_cuda *c;
+    size_t values;
+    T *memory, *at;
+    std::vector<float> before; /* all of the memory, as it began */
     int64_t rows, columns, ld;
 
-    matrix(int64_t rows_, int64_t columns_, int64_t ld_, int64_t shift)
-        : memory((size_t)(rows_ * ld_ + shift + 16)), rows(rows_), columns(columns_), ld(ld_) {
-        uintptr_t skip = (16 - reinterpret_cast<uintptr_t>(memory.data()) % 16) % 16 / sizeof(T);
-
-        at = memory.data() + skip + shift;
-        for (size_t i = 0; i < memory.size(); i++) {
+    matrix(mx_cuda *c_, int64_t rows_, int64_t columns_, int64_t ld_, int64_t shift)
+        : c(c_), values((size_t)(rows_ * ld_ + shift + 16)), memory(device_memory<T>(c_, values)), at(memory + 8 + shift), rows(rows_),
+          columns(columns_), ld(ld_) {
+        for (size_t i = 0; i < values; i++) {
             memory[i] = mx_rounded<T>((float)((int)(i * 37 % 251) - 125) / 64.0f);
+            before.push_back(mx_float(memory[i]));
         }
     }
+    matrix(const matrix &) = delete;
+    matrix &operator=(const matrix &) = delete;
+    ~matrix() {
+        c->base.release(&c->base, MX_MEMORY_SAVED, memory);
+    }
     /* Everything outside of the matrix is what it was. */
-    void check_outside(const matrix &before) const {
-        for (size_t i = 0; i < memory.size(); i++) {
+    void check_outside() const {
+        for (size_t i = 0; i < values; i++) {
             int64_t inside = &memory[i] - at;
 
             if (inside < 0 || inside >= rows * ld || inside % ld >= columns) {
-                cr_assert_eq(mx_float(memory[i]), mx_float(before.memory[i]), "value %zu", i);
+                cr_assert_eq(mx_float(memory[i]), before[i], "value %zu", i);
             }
         }
     }
@@ -64,8 +79,8 @@ template <class D, class S> void check_convert(mx_cuda *c, mx_dtype to, mx_dtype
                 continue;
             }
             for (float scale : { 1.0f, -2.5f }) {
-                matrix<D> dst(l.rows, l.columns, l.ld, l.shift), before(dst);
-                matrix<S> src(l.rows, l.columns, other.ld, other.shift);
+                matrix<D> dst(c, l.rows, l.columns, l.ld, l.shift);
+                matrix<S> src(c, l.rows, l.columns, other.ld, other.shift);
 
                 mx_cuda_convert(c, dst.at, to, l.ld, src.at, from, other.ld, l.rows, l.columns, scale);
                 for (int64_t i = 0; i < l.rows * l.columns; i++) {
@@ -73,7 +88,7 @@ template <class D, class S> void check_convert(mx_cuda *c, mx_dtype to, mx_dtype
 
                     cr_assert_eq(mx_float(dst.at[i / l.columns * l.ld + i % l.columns]), wanted);
                 }
-                dst.check_outside(before);
+                dst.check_outside();
             }
         }
     }
@@ -102,26 +117,28 @@ bool kept(const mx_noise &n, uint32_t site, int32_t question, int32_t position, 
 template <class T> void check_dropout(mx_cuda *c, float rate) {
     for (const layout &l : LAYOUTS) {
         mx_noise noise = { 11, UINT64_C(1234567890123), 5, rate };
-        std::vector<int32_t> question((size_t)l.rows + 1), position((size_t)l.rows + 1);
-        matrix<T> x(l.rows, l.columns, l.ld, l.shift), y(l.rows, l.columns, l.ld, l.shift), before(y);
+        int32_t *question = device_memory<int32_t>(c, (size_t)l.rows + 1), *position = device_memory<int32_t>(c, (size_t)l.rows + 1);
+        matrix<T> x(c, l.rows, l.columns, l.ld, l.shift), y(c, l.rows, l.columns, l.ld, l.shift);
         mx_rows rows = {};
 
         for (int64_t i = 0; i < l.rows; i++) {
-            question[(size_t)i] = i == 1 ? -1 : (int32_t)(100 + i / 3);
-            position[(size_t)i] = i == 2 ? INT32_MAX : (int32_t)(i % 3);
+            question[i] = i == 1 ? -1 : (int32_t)(100 + i / 3);
+            position[i] = i == 2 ? INT32_MAX : (int32_t)(i % 3);
         }
         rows.rows = rows.live = l.rows;
-        rows.question = question.data();
-        rows.position = position.data();
+        rows.question = question;
+        rows.position = position;
         mx_cuda_dropout(c, &noise, 2, &rows, l.columns, x.at, l.ld, y.at, l.ld, 1.5f);
         for (int64_t i = 0; i < l.rows * l.columns; i++) {
             int64_t t = i / l.columns, column = i % l.columns;
-            bool in = rate == 0 || kept(noise, 7, question[(size_t)t], position[(size_t)t], column);
+            bool in = rate == 0 || kept(noise, 7, question[t], position[t], column);
             float wanted = in ? mx_float(mx_rounded<T>(mx_float(x.at[t * l.ld + column]) * 1.5f)) : 0.0f;
 
             cr_assert_eq(mx_float(y.at[t * l.ld + column]), wanted, "rate %g, row %d, column %d", (double)rate, (int)t, (int)column);
         }
-        y.check_outside(before);
+        y.check_outside();
+        c->base.release(&c->base, MX_MEMORY_SAVED, question);
+        c->base.release(&c->base, MX_MEMORY_SAVED, position);
     }
 }
 
