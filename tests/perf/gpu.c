@@ -60,15 +60,16 @@ static void first_line(const char *command, char *ret, size_t size) {
 }
 
 void perf_clocks(perf *p, const char *when) {
-    char line[300], key[60];
+    char line[300], key[60], command[200];
     json_t *environment = json_object_get(p->report, "environment");
 
     if (p->cuda) {
-        first_line("nvidia-smi --query-gpu=clocks.sm,clocks.mem,power.draw,power.limit,temperature.gpu,utilization.gpu,clocks_throttle_reasons.active"
-                   " --format=csv,noheader 2>/dev/null", line, sizeof line);
+        snprintf(command, sizeof command, "nvidia-smi -i %d --query-gpu=clocks.sm,clocks.mem,power.draw,power.limit,temperature.gpu,utilization.gpu"
+                 " --format=csv,noheader 2>/dev/null", strchr(p->device, ':') ? atoi(strchr(p->device, ':') + 1) : 0);
+        first_line(command, line, sizeof line);
         if (line[0]) {
             snprintf(key, sizeof key, "clocks %s", when);
-            printf("  clocks %s: %s (SM, memory, power, its limit, temperature, use, why slowed)\n", when, line);
+            printf("  clocks %s: %s (SM, memory, power, its limit, temperature, use)\n", when, line);
             json_object_set_new(environment, key, json_string(line));
         }
     }
@@ -139,6 +140,7 @@ static void open_device(perf *p, const mx_backend_options *o) {
         printf("perf-gpu: no GPU is measured: %s%s%s\n", st.text, st.hint[0] ? "; " : "", st.hint);
         exit(st.code == MX_E_DEVICE ? 77 : 1);
     }
+    p->device = o->device;
     p->cuda = strcmp(p->b->name, "cuda") == 0;
     p->act = mx_activation_type(p->b);
 }

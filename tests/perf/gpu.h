@@ -26,7 +26,7 @@ typedef struct perf {
     bool cuda;   /* a GPU, or the GPU's code compiled for the CPU */
     bool quick;  /* tiny shapes, every call once: a check that all of it runs */
     bool peers;  /* steps as in peers/: equal sequences, loss on every token */
-    const char *only;
+    const char *device, *only;
     double began, seconds; /* when the run began, how long it may take */
     const perf_shape *shape; /* PERF_SHAPES of them, the largest first */
     int64_t rows[2];         /* tokens of a micro-batch */
@@ -73,8 +73,9 @@ void perf_release(perf *p);
 void perf_values(const perf *p, mx_file_type type, int64_t at, int64_t n, double size, void *to);
 
 /* ------------------------------------------------------------------ report */
-/* Is this asked for? And is there time for it? What there is no time for is noted as left out. */
+/* Is this asked for? Is there time for it? Both. What there is no time for is noted as left out. */
 bool perf_named(const perf *p, const char *section, const char *name);
+bool perf_in_time(perf *p, const char *section, const char *name);
 bool perf_wants(perf *p, const char *section, const char *name);
 /* Adds to an array of the report; steals `record`. */
 void perf_record(perf *p, const char *section, json_t *record);

@@ -253,15 +253,16 @@ bool perf_named(const perf *p, const char *section, const char *name) {
     return !p->only;
 }
 
-bool perf_wants(perf *p, const char *section, const char *name) {
-    if (!perf_named(p, section, name)) {
-        return false;
-    }
+bool perf_in_time(perf *p, const char *section, const char *name) {
     if (perf_now() - p->began < p->seconds) {
         return true;
     }
     json_array_append_new(json_object_get(p->report, "left_out"), json_sprintf("%s %s: no time", section, name));
     return false;
+}
+
+bool perf_wants(perf *p, const char *section, const char *name) {
+    return perf_named(p, section, name) && perf_in_time(p, section, name);
 }
 
 void perf_record(perf *p, const char *section, json_t *record) {

@@ -326,43 +326,49 @@ static void measure_contender(perf *p, const contender *c, const perf_shape *s, 
 }
 
 /* The ratios need the frozen base, so it is measured with whatever is asked for. */
-static bool wants_shape(const perf *p, const perf_shape *s, bool quantised) {
+static bool wanted(const perf *p, const perf_shape *s, const contender *c) {
     bool wants = false;
 
     for (int i = 0; i < CONTENDER_COUNT; i++) {
         char name[100];
 
         snprintf(name, sizeof name, "%s %s", s->name, CONTENDERS[i].name);
-        wants |= CONTENDERS[i].quantised == quantised && perf_named(p, "steps", name);
+        wants |= (c == &CONTENDERS[i] || c == CONTENDERS) && perf_named(p, "steps", name) && !(p->quick && s != p->shape && i >= QUICK_COUNT);
     }
     return wants;
 }
 
+/* The base is made when the first contender needs it. */
+static mx_code need_base(perf *p, const perf_shape *s, mx_file_type type, mx_arena *a, perf_base *base, mx_status *st) {
+    double began = perf_now();
+
+    if (base->file) {
+        return MX_OK;
+    }
+    MX_TRY(perf_base_open(p, s, type, a, base, st));
+    printf("  %-5s a random base, %s, %.2f GiB, made in %.1f s\n", s->name, mx_base_file_description(base->file),
+           (double)base->bytes / (1 << 30), perf_now() - began);
+    fflush(stdout);
+    return MX_OK;
+}
+
 static void measure_shape(perf *p, const perf_shape *s, bool quantised) {
     mx_file_type type = quantised ? MX_FILE_Q4_0 : p->act == MX_BF16 ? MX_FILE_BF16 : MX_FILE_F32;
-    const run nobody = { .c = &(contender){ .name = mx_file_type_name(type) }, .s = s };
-    mx_status st = { 0 };
-    perf_base base;
+    perf_base base = { 0 };
     mx_arena a;
 
-    if (!wants_shape(p, s, quantised)) {
-        return;
-    }
     mx_arena_init(&a, SECTION_ARENA);
-    if (perf_base_open(p, s, type, &a, &base, &st)) {
-        left_out(p, &nobody, &st);
-        mx_arena_finish(&a);
-        return;
-    }
     for (int i = 0; i < CONTENDER_COUNT; i++) {
         const contender *c = &CONTENDERS[i];
+        mx_status st = { 0 };
         char name[100];
 
         snprintf(name, sizeof name, "%s %s", s->name, c->name);
-        if (p->quick && s != p->shape && i >= QUICK_COUNT) {
-            continue;
-        }
-        if (c->quantised == quantised && (perf_wants(p, "steps", name) || (i == 0 && frozen[s - p->shape][0] == 0))) {
+        if (c->quantised == quantised && wanted(p, s, c) && perf_in_time(p, "steps", name)) {
+            if (need_base(p, s, type, &a, &base, &st)) {
+                left_out(p, &(run){ .c = c, .s = s }, &st);
+                break;
+            }
             measure_contender(p, c, s, base.file);
         }
     }
