@@ -62,7 +62,9 @@ static __global__ void tiles_kernel(mx_experts_view v) {
     __syncwarp();
     for (int i = lane; i < before[words] * MX_EXPERTS_TILE; i += 32) {
         place[i] = -1;
-        expert[i / MX_EXPERTS_TILE] = 0;
+        if (i % MX_EXPERTS_TILE == 0) {
+            expert[i / MX_EXPERTS_TILE] = 0;
+        }
     }
     __syncwarp();
     for (int i = lane; i < MX_EXPERTS_TILE * v.k; i += 32) {
