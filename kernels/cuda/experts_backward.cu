@@ -4,7 +4,7 @@
  * written once; du1, du3 and <g, h> are sums over columns, kept for each slot and written once per part of the columns. */
 #include "kernels/cuda/experts_tiles.h"
 
-struct packed {
+struct backward_pack {
     const uint4 *wide1, *wide3, *wide2, *narrow1, *narrow3;
 };
 
@@ -25,8 +25,8 @@ MX_DEVICE float scale_at(const float *c, int64_t at, bool inside) {
 }
 
 /* Half a group: da and db of one expert, added to the sums and as a-fragments of one k16 step. */
-MX_DEVICE void pair_of(const mx_experts_view &v, const mx_tile &m, const packed &f, int64_t at, int column, int left, int pair, strip *s,
-                       use *e, uint32_t to_gate[4], uint32_t to_up[4]) {
+MX_DEVICE void pair_of(const mx_experts_view &v, const mx_tile &m, const backward_pack &f, int64_t at, int column, int left, int pair,
+                       strip *s, use *e, uint32_t to_gate[4], uint32_t to_up[4]) {
     const mx_experts_term &t1 = v.term[MX_EXPERTS_GATE], &t3 = v.term[MX_EXPERTS_UP], &t2 = v.term[MX_EXPERTS_DOWN];
     const mx_bf16 *u = static_cast<const mx_bf16 *>(v.u), *w = static_cast<const mx_bf16 *>(v.w);
     float a[2][4], b[2][4], g[2][4], d[2][4] = {};
@@ -81,7 +81,7 @@ MX_DEVICE void pair_of(const mx_experts_view &v, const mx_tile &m, const packed 
 }
 
 /* One expert in one group. */
-MX_DEVICE void add_expert(const mx_experts_view &v, const mx_tile &m, const packed &f, const mx_tile_cells &c, int64_t at, int column,
+MX_DEVICE void add_expert(const mx_experts_view &v, const mx_tile &m, const backward_pack &f, const mx_tile_cells &c, int64_t at, int column,
                           int left, strip *s) {
     int tiles1 = v.term[MX_EXPERTS_GATE].wide / 8, tiles3 = v.term[MX_EXPERTS_UP].wide / 8;
     use e;
@@ -124,7 +124,8 @@ MX_DEVICE void store_rows(const mx_experts_view &v, const int row[2], int column
     }
 }
 
-static __global__ void __launch_bounds__(32 * MX_TILE_WARPS, 3) backward_kernel(mx_experts_view v, packed f, int part_groups, bool in_shared) {
+static __global__ void __launch_bounds__(32 * MX_TILE_WARPS, 3)
+    backward_kernel(mx_experts_view v, backward_pack f, int part_groups, bool in_shared) {
     MX_DYNAMIC_SHARED(float2, memory);
     int64_t index = (int64_t)blockIdx.x * MX_TILE_WARPS + threadIdx.x / 32;
     int groups = mx_tile_groups(v.inner), first = (int)blockIdx.y * part_groups;
@@ -173,7 +174,7 @@ void mx_tile_backward(mx_experts_work *w) {
     const mx_experts_view *v = &w->v;
     uint4 *at = static_cast<uint4 *>(w->pack);
     const uint4 *to[MX_EXPERTS_TERMS][2];
-    packed f;
+    backward_pack f;
     size_t shared = mx_tile_cells_bytes(v, (int)v->u_ld / 8 + 1);
     bool in_shared = shared <= MX_TILE_SHARED_MOST;
 

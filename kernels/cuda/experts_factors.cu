@@ -14,14 +14,14 @@ static constexpr int WARPS = 8, THREADS = 32 * WARPS, COLUMNS = 16 * WARPS, SLOT
 static constexpr int LINE = COLUMNS + PAD; /* odd multiples of 16 bytes: no two rows of a matrix in the same banks */
 
 /* Shared memory, in bytes from its start. */
-struct room {
+struct factors_room {
     int u_line, w_line; /* values of a row of ranks */
     int in, u, w, kept, gate, stage; /* of a stage: G, U and g one behind the other from `in`; its size */
     int factor[MX_EXPERTS_TERMS];    /* (COLUMNS, wide + PAD) behind the stages */
     int bytes;
 };
-MX_BOTH room room_of(const mx_experts_view &v) {
-    room r;
+MX_BOTH factors_room room_of(const mx_experts_view &v) {
+    factors_room r;
 
     r.u_line = (int)v.u_ld + PAD;
     r.w_line = v.term[MX_EXPERTS_DOWN].wide + PAD;
@@ -43,7 +43,7 @@ size_t mx_tile_factors_shared(const mx_experts_view *v) {
 }
 
 /* s B1, s B3 and A2 of the expert, columns by ranks. */
-MX_DEVICE void load_factors(const mx_experts_view &v, const room &r, unsigned char *memory, int64_t expert, int64_t first) {
+MX_DEVICE void load_factors(const mx_experts_view &v, const factors_room &r, unsigned char *memory, int64_t expert, int64_t first) {
     for (int i = 0; i < MX_EXPERTS_TERMS; i++) {
         const mx_experts_term &t = v.term[i];
         mx_bf16 *to = reinterpret_cast<mx_bf16 *>(memory + r.factor[i]);
@@ -80,7 +80,7 @@ MX_DEVICE void advance(const mx_experts_view &v, fetcher *f, int step) {
     f->after = slot_at(v, *f, step);
 }
 
-MX_DEVICE void fetch(const mx_experts_view &v, const room &r, unsigned char *stage, const fetcher &f, int64_t first) {
+MX_DEVICE void fetch(const mx_experts_view &v, const factors_room &r, unsigned char *stage, const fetcher &f, int64_t first) {
     int row = (int)threadIdx.x / 16, piece = (int)threadIdx.x % 16;
     bool there = f.slot >= 0;
     int slot = there ? f.slot : 0, column = (int)first + 8 * piece, left = there ? (int)v.inner - column : 0;
@@ -186,7 +186,7 @@ struct sums {
 };
 
 /* A step of 16 slots. */
-MX_DEVICE void add_step(const mx_experts_view &v, const room &r, const unsigned char *memory, const unsigned char *stage, const adornment &d,
+MX_DEVICE void add_step(const mx_experts_view &v, const factors_room &r, const unsigned char *memory, const unsigned char *stage, const adornment &d,
                         int rank, sums *to) {
     int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32, g = lane / 4, t = lane % 4;
     const mx_bf16 *in = reinterpret_cast<const mx_bf16 *>(stage), *u = reinterpret_cast<const mx_bf16 *>(stage + r.u);
@@ -280,7 +280,7 @@ MX_DEVICE void leave_scale(const mx_experts_term &term, int64_t expert, const fl
 
 static __global__ void __launch_bounds__(THREADS, 2) factors_kernel(mx_experts_view v) {
     MX_DYNAMIC_SHARED(unsigned char, memory);
-    room r = room_of(v);
+    factors_room r = room_of(v);
     int64_t expert = blockIdx.x, first = (int64_t)blockIdx.y * COLUMNS;
     int steps, lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32, g = lane / 4, t = lane % 4, rank = (int)blockIdx.z * 16;
     int64_t column = first + warp * 16 + g;

@@ -58,13 +58,14 @@ void mx_tile_pack(mx_experts_work *w, int term, bool narrow, uint4 *to) {
 }
 
 /* ------------------------------------------------------------------ the kernel */
-struct packed {
+/* Kernels' arguments are named once in all files: the shim's launches are templates of them. */
+struct forward_pack {
     const uint4 *wide1, *wide3, *narrow2;
 };
 
 /* h of one expert in one group: to the sum, and as a-fragments. G and U are the rows' words. */
-MX_DEVICE void hidden_of(const mx_experts_view &v, const mx_tile &m, const packed &f, int64_t at, int column, int left, const uint4 gate[2],
-                         const uint4 up[2], float sum[4][4], uint32_t columns[2][4]) {
+MX_DEVICE void hidden_of(const mx_experts_view &v, const mx_tile &m, const forward_pack &f, int64_t at, int column, int left,
+                         const uint4 gate[2], const uint4 up[2], float sum[4][4], uint32_t columns[2][4]) {
     const mx_experts_term &t1 = v.term[MX_EXPERTS_GATE], &t3 = v.term[MX_EXPERTS_UP];
     const mx_bf16 *u = static_cast<const mx_bf16 *>(v.u);
     float weight[2];
@@ -115,7 +116,8 @@ MX_DEVICE void hidden_of(const mx_experts_view &v, const mx_tile &m, const packe
     }
 }
 
-static __global__ void __launch_bounds__(32 * MX_TILE_WARPS, 4) forward_kernel(mx_experts_view v, packed f, int part_groups, bool in_shared) {
+static __global__ void __launch_bounds__(32 * MX_TILE_WARPS, 4)
+    forward_kernel(mx_experts_view v, forward_pack f, int part_groups, bool in_shared) {
     MX_DYNAMIC_SHARED(float2, memory);
     int64_t index = (int64_t)blockIdx.x * MX_TILE_WARPS + threadIdx.x / 32;
     int groups = mx_tile_groups(v.inner), first = (int)blockIdx.y * part_groups, tiles2 = v.term[MX_EXPERTS_DOWN].wide / 8;
@@ -170,7 +172,7 @@ static __global__ void __launch_bounds__(32 * MX_TILE_WARPS, 4) forward_kernel(m
 void mx_tile_forward(mx_experts_work *w) {
     const mx_experts_view *v = &w->v;
     uint4 *to = static_cast<uint4 *>(w->pack);
-    packed f;
+    forward_pack f;
     size_t shared = mx_tile_cells_bytes(v, v->term[MX_EXPERTS_DOWN].wide / 8);
     bool in_shared = shared > 0 && shared <= MX_TILE_SHARED_MOST;
 
