@@ -71,7 +71,10 @@ enum { BLOCK = 32, BLOCK_BYTES = 34, HALF_2_TO_MINUS_9 = 0x1800 };
 
 /* Whole numbers times 2^-9, which bf16 holds. */
 static void quantise(matrix *w, mx_rng *r) {
-    w->blocks = kit_hold(malloc((size_t)(w->out * w->in / BLOCK * BLOCK_BYTES)));
+    int64_t blocks = w->out * w->in / BLOCK;
+
+    cr_assert(blocks > 0 && blocks < 1 << 20);
+    w->blocks = kit_hold(malloc((size_t)blocks * BLOCK_BYTES));
     for (int64_t i = 0; i < w->out * w->in; i++) {
         unsigned char *block = w->blocks + i / BLOCK * BLOCK_BYTES;
         int q = (int)mx_rng_below(r, 255) - 127;
@@ -317,6 +320,9 @@ static double compare(const problem *p, mx_experts_form form, const result *expe
         int64_t where = 0;
 
         cr_assert_eq(expected->count[i], got->count[i]);
+        if (got->count[i] == 0) {
+            continue;
+        }
         for (int64_t j = 0; j < got->count[i]; j++) {
             double error = fabs(expected->value[i][j] - got->value[i][j]);
 
