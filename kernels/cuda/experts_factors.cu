@@ -186,8 +186,8 @@ struct sums {
 };
 
 /* A step of 16 slots. */
-MX_DEVICE void add_step(const mx_experts_view &v, const factors_room &r, const unsigned char *memory, const unsigned char *stage, const adornment &d,
-                        int rank, sums *to) {
+MX_DEVICE void add_step(const mx_experts_view &v, const factors_room &r, const unsigned char *memory, const unsigned char *stage,
+                        const adornment &d, int rank, sums *to) {
     int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32, g = lane / 4, t = lane % 4;
     const mx_bf16 *in = reinterpret_cast<const mx_bf16 *>(stage), *u = reinterpret_cast<const mx_bf16 *>(stage + r.u);
     const mx_bf16 *w = reinterpret_cast<const mx_bf16 *>(stage + r.w);
