@@ -558,17 +558,21 @@ static void case_dora(case_run *r) {
     case_out(r, "dm", d.dm, MX_F32, e * out);
 }
 
+/* f32: sums in another order, 1e-5 (over 200 problems of each op at most 5e-6); head's logits reach hundreds over quantised
+ * weights, whose rounding the softmax shows: 1.5e-5. bf16: a value next to a rounding's edge may fall on its other side, which is at most
+ * 2^-7 = 7.8e-3 of the largest where one rounding stands between input and output (measured up to 5.9e-3), and more where several
+ * do: linears 2.4e-3, attention 7.7e-3, the routed block 1.8e-2. */
 const op_case OP_CASES[] = {
     { "embed", case_embed, 0, 0 },
-    { "rmsnorm", case_rmsnorm, 1e-5, 1e-2 },
-    { "rope", case_rope, 1e-5, 1e-2 },
-    { "linears", case_linears, 1e-5, 2e-2 },
+    { "rmsnorm", case_rmsnorm, 1e-5, 8e-3 },
+    { "rope", case_rope, 1e-5, 8e-3 },
+    { "linears", case_linears, 1e-5, 1e-2 },
     { "attention", case_attention, 1e-5, 2e-2 },
-    { "elements", case_elements, 1e-5, 1e-2 },
-    { "router", case_router, 1e-5, 1e-2 },
-    { "experts", case_experts, 1e-5, 2e-2 },
-    { "gather", case_gather, 1e-5, 1e-2 },
-    { "head", case_head, 1e-5, 1e-2 },
+    { "elements", case_elements, 1e-5, 8e-3 },
+    { "router", case_router, 1e-5, 8e-3 },
+    { "experts", case_experts, 1e-5, 4e-2 },
+    { "gather", case_gather, 1e-5, 8e-3 },
+    { "head", case_head, 5e-5, 1e-2 },
     { "objective", case_objective, 1e-5, 1e-5 },
     { "adamw", case_adamw, 1e-5, 1e-5 },
     { "dora", case_dora, 1e-5, 1e-5 },
