@@ -558,7 +558,7 @@ static void case_dora(case_run *r) {
     case_out(r, "dm", d.dm, MX_F32, e * out);
 }
 
-/* f32: sums in another order, 1e-5 (over 200 problems of each op at most 5e-6); head's logits reach hundreds over quantised
+/* f32: sums in another order, 1e-5 (over 100 problems of each op at most 5e-6); head's logits reach hundreds over quantised
  * weights, whose rounding the softmax shows: 1.5e-5. bf16: a value next to a rounding's edge may fall on its other side, which is at most
  * 2^-7 = 7.8e-3 of the largest where one rounding stands between input and output (measured up to 5.9e-3), and more where several
  * do: linears 2.4e-3, attention 7.7e-3, the routed block 1.8e-2. */

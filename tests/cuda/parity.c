@@ -2,7 +2,7 @@
  * must not do: differ from one run to the next, wait for the device, allocate.
  *
  * Distances are of each output's largest value. With MIXRUN_PARITY_PRINT=1 the largest of each op is printed.
- * MIXRUN_PARITY_SEEDS: how many problems of each op (30). */
+ * MIXRUN_PARITY_SEEDS: how many problems of each op (12). */
 #include "tests/cuda/cases.h"
 
 #include <criterion/criterion.h>
@@ -22,7 +22,7 @@ static mx_backend *open_backend(const char *device, mx_precision precision) {
 static int seeds_wanted(void) {
     const char *text = getenv("MIXRUN_PARITY_SEEDS");
 
-    return text ? atoi(text) : 30;
+    return text ? atoi(text) : 12;
 }
 
 static void check(const op_case *c, mx_precision precision) {
