@@ -421,7 +421,8 @@ void place(const std::string &root, const std::string &inside, const char *name)
         size_t next = inside.find('/', at);
 
         next = next == std::string::npos ? inside.size() : next;
-        path += "/" + inside.substr(at, next - at);
+        path += '/';
+        path.append(inside, at, next - at);
         mkdir(path.c_str(), 0777);
         at = next + 1;
     }
