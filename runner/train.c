@@ -301,13 +301,24 @@ static mx_code stop_here(mx_session *s, mx_status *st) {
 
 /* What the plan said beside what it came to: everything a run needs is still held here. */
 static mx_code account_memory(mx_session *s, mx_status *st) {
-    size_t used = mx_memory_now();
+    const mx_backend *b = mx_model_backend(s->model);
+    size_t used = mx_memory_now(), planned = s->plan->total_bytes;
+    bool device = b->device_bytes > 0; /* then it is the device's memory that is scarce */
 
+    if (device) {
+        used = 0;
+        planned = s->plan->held_bytes;
+        for (int i = 0; i < MX_MEMORY_PURPOSES; i++) {
+            used += b->used_bytes(b, (mx_memory)i);
+            planned += s->plan->bytes[i];
+        }
+    }
     MX_TRY(mx_store_begin(s->store, st));
     MX_TRY(mx_store_metric(s->store, s->row.run_id, s->plan->totals.steps, "memory_bytes", (double)used, st));
-    MX_TRY(mx_store_metric(s->store, s->row.run_id, s->plan->totals.steps, "memory_planned_bytes", (double)s->plan->total_bytes, st));
+    MX_TRY(mx_store_metric(s->store, s->row.run_id, s->plan->totals.steps, "memory_planned_bytes", (double)planned, st));
     MX_TRY(mx_store_commit(s->store, st));
-    mx_progress_say(&s->progress, "memory   used %s, planned %s\n", mx_text_bytes(used), mx_text_bytes(s->plan->total_bytes));
+    mx_progress_say(&s->progress, "memory   used %s, planned %s%s\n", mx_text_bytes(used), mx_text_bytes(planned),
+                    device ? " on the GPU" : "");
     return MX_OK;
 }
 
