@@ -377,11 +377,11 @@ static void gradients_with_noise(bench *s, const variant *v) {
     check_gradients(s, v, 0.3, true);
 }
 
-Test(methods, gradients_equal_finite_differences, .timeout = 300) {
+Test(methods, gradients_equal_finite_differences, .timeout = 3000) {
     for_each_variant(true, gradients_without_noise);
 }
 
-Test(methods, gradients_equal_finite_differences_with_dropout, .timeout = 300) {
+Test(methods, gradients_equal_finite_differences_with_dropout, .timeout = 3000) {
     for_each_variant(false, gradients_with_noise);
 }
 
@@ -427,7 +427,7 @@ static void shared_equals_unshared(bench *s, const variant *v) {
     }
 }
 
-Test(methods, a_shared_context_equals_an_unshared_one, .timeout = 120) {
+Test(methods, a_shared_context_equals_an_unshared_one, .timeout = 1200) {
     for_each_variant(false, shared_equals_unshared);
 }
 
@@ -448,7 +448,7 @@ static void repacked_equals_packed(bench *s, const variant *v) {
     mx_trial_close(&t);
 }
 
-Test(methods, repacking_changes_nothing_but_rounding, .timeout = 120) {
+Test(methods, repacking_changes_nothing_but_rounding, .timeout = 1200) {
     for_each_variant(false, repacked_equals_packed);
 }
 
@@ -480,7 +480,7 @@ static void learns(bench *s, const variant *v) {
     mx_trial_close(&t);
 }
 
-Test(methods, forty_steps_on_one_batch_bring_the_loss_down, .timeout = 120) {
+Test(methods, forty_steps_on_one_batch_bring_the_loss_down, .timeout = 1200) {
     for_each_variant(false, learns);
 }
 
@@ -523,7 +523,7 @@ static void saves(bench *s, const variant *v) {
     MUST(mx_folder_remove(folder, &s->st));
 }
 
-Test(methods, saving_and_loading_changes_no_bit, .timeout = 120) {
+Test(methods, saving_and_loading_changes_no_bit, .timeout = 1200) {
     for_each_variant(true, saves);
 }
 
