@@ -185,7 +185,10 @@ static const mx_ops cpu_ops = {
 
 bool mx_cpu_has_bf16(void) {
 #if defined(__x86_64__)
-    return __builtin_cpu_supports("avx512bf16");
+    dnnl_cpu_isa_t isa = dnnl_get_effective_cpu_isa(); /* oneDNN's own limit counts as well: ONEDNN_MAX_CPU_ISA */
+
+    return __builtin_cpu_supports("avx512bf16") &&
+           (isa == dnnl_cpu_isa_avx512_core_bf16 || isa == dnnl_cpu_isa_avx512_core_amx || isa == dnnl_cpu_isa_all);
 #else
     return false;
 #endif

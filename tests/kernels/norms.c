@@ -30,6 +30,7 @@ static void check_rmsnorm(mx_precision precision, int64_t rows, int64_t n) {
 
     mx_rng_init(&r, (uint64_t)n, "rmsnorm");
     double *x = kit_values(&r, rows * n, 2), *w = kit_values(&r, n, 1), *dy = kit_values(&r, rows * n, 1), *old = kit_values(&r, rows * n, 1);
+    double summed = 1e-9 * (double)n; /* on a processor that sums four at a time, n/4 roundings follow one another */
     double *y = kit_array(rows * n), *rstd = kit_array(rows), *dx = kit_array(rows * n), *row = kit_array(n);
     mx_tensor tx = kit_tensor(b, x, rows, n), ty = kit_tensor(b, NULL, rows, n), tdy = kit_tensor(b, dy, rows, n), tdx = kit_tensor(b, old, rows, n);
     float *tw = kit_floats(b, w, n), *trstd = kit_floats(b, NULL, rows);
@@ -53,9 +54,9 @@ static void check_rmsnorm(mx_precision precision, int64_t rows, int64_t n) {
     b->ops->rmsnorm_forward(b, ty, trstd, tx, tw, (float)eps);
     b->ops->rmsnorm_backward(b, tdx, tdy, tx, trstd, tw);
     kit_sync(b);
-    kit_near_tensor("y", y, ty, rows * n, tolerance_of(precision));
-    kit_near_floats("rstd", rstd, trstd, rows, 1e-6);
-    kit_near_tensor("dx", dx, tdx, rows * n, tolerance_of(precision));
+    kit_near_tensor("y", y, ty, rows * n, tolerance_of(precision) + summed);
+    kit_near_floats("rstd", rstd, trstd, rows, 1e-6 + summed);
+    kit_near_tensor("dx", dx, tdx, rows * n, tolerance_of(precision) + summed);
     b->close(b);
 }
 

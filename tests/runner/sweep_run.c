@@ -195,7 +195,7 @@ Test(sweep_run, ctrl_c_while_a_member_is_just_starting_stops_it_too) {
         char path[64], line[64] = "";
 
         snprintf(path, sizeof path, "/proc/%d/task/%d/children", (int)sweep, (int)sweep);
-        for (int i = 0; i < TIMES && !line[0]; i++) {
+        for (int i = 0; i < 20 * TIMES && !line[0]; i++) {
             FILE *f = fopen(path, "r");
 
             if (f && !fgets(line, sizeof line, f)) {
@@ -204,7 +204,9 @@ Test(sweep_run, ctrl_c_while_a_member_is_just_starting_stops_it_too) {
             if (f) {
                 fclose(f);
             }
+            nanosleep(&(struct timespec){ .tv_nsec = 20000 }, NULL); /* short: the moment after fork is what is tested */
         }
+        cr_assert(line[0], "round %d: no member was started", round);
         kill(sweep, SIGINT);
         cr_assert_eq(finish(sweep), 75, "round %d: %s", round, output(&x, "err.txt"));
         cr_assert_not(strstr(output(&x, "err.txt"), "signal 2"), "%s", output(&x, "err.txt"));
