@@ -34,14 +34,14 @@ struct runtime {
     std::map<void *, allocation> held;
     int accesses = 0;     /* device_access that live */
     bool protects = false;
-    size_t bytes = 0, all = (size_t)8 << 30, calls = 0;
+    size_t bytes = 0, all = (size_t)8 << 30;
     unsigned long long launches = 0, lost_after = ~0ull;
     bool no_driver = false, old_driver = false, no_device = false, old_device = false, lost = false;
 
     runtime() {
-        const char *size = getenv("MIXRUN_SHIM_BYTES"), *fail = getenv("MIXRUN_SHIM_FAIL");
+        const char *size = getenv("MIXRUN_SHIM_BYTES"), *protect = getenv("MIXRUN_SHIM_PROTECT"), *fail = getenv("MIXRUN_SHIM_FAIL");
 
-        protects = getenv("MIXRUN_SHIM_PROTECT") != NULL;
+        protects = protect && strcmp(protect, "1") == 0;
         if (size && *size) {
             all = strtoull(size, NULL, 0);
         }
@@ -95,7 +95,6 @@ cudaError_t take(void **memory, size_t bytes, bool host) {
     if (state() != cudaSuccess) {
         return told(state());
     }
-    r.calls++;
     if (bytes == 0) {
         return cudaSuccess;
     }
@@ -136,7 +135,6 @@ cudaError_t give(void *memory, bool host) {
     if (at == r.held.end() || at->second.host != host) {
         return told(cudaErrorInvalidValue);
     }
-    r.calls++;
     r.bytes -= host ? 0 : at->second.bytes;
     if (at->second.mapped) {
         munmap(memory, at->second.mapped);
@@ -193,12 +191,14 @@ static bool reachable(runtime &r, uint64_t word) {
     --at;
     return word - (uint64_t)at->first <= at->second.bytes;
 }
-/* Where Linux on x86-64 puts a process's code, heap, mappings and stacks (with the sanitizers' heaps). No size or pair of
- * 32-bit numbers that a kernel is given looks like this. */
-static bool looks_like_host(uint64_t word) {
+/* Where Linux on x86-64 puts a process's code, heap, mappings and stacks (with the sanitizers' heaps), and something is there: a
+ * pair of 32-bit numbers whose second is 32,000 lies in the same range. */
+static bool is_host_address(uint64_t word) {
     unsigned high = (unsigned)(word >> 40);
+    unsigned char resident;
 
-    return (high >= 0x55 && high <= 0x56) || (high >= 0x60 && high <= 0x64) || (high >= 0x7b && high <= 0x7f);
+    return ((high >= 0x55 && high <= 0x56) || (high >= 0x60 && high <= 0x64) || (high >= 0x7b && high <= 0x7f)) &&
+           mincore(reinterpret_cast<void *>(word / PAGE * PAGE), 1, &resident) == 0;
 }
 void check_argument(const char *kernel, const void *value, size_t bytes) {
     runtime &r = the();
@@ -208,7 +208,7 @@ void check_argument(const char *kernel, const void *value, size_t bytes) {
         uint64_t word;
 
         memcpy(&word, static_cast<const char *>(value) + at, sizeof word);
-        if (looks_like_host(word) && !reachable(r, word)) {
+        if (is_host_address(word) && !reachable(r, word)) {
             fprintf(stderr, "cuda shim: %s: an argument of %zu bytes holds a host address, %#llx, in byte %zu\n", kernel, bytes,
                     (unsigned long long)word, at);
             abort();
@@ -216,11 +216,6 @@ void check_argument(const char *kernel, const void *value, size_t bytes) {
     }
 }
 
-size_t runtime_allocations() {
-    std::lock_guard<std::mutex> hold(the().lock);
-
-    return the().calls;
-}
 size_t runtime_bytes() {
     std::lock_guard<std::mutex> hold(the().lock);
 
@@ -247,49 +242,15 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp *p, int device) {
     memset(p, 0, sizeof *p);
     snprintf(p->name, sizeof p->name, "CUDA shim on the CPU");
     p->totalGlobalMem = the().all;
-    p->sharedMemPerBlock = 49152;
     p->sharedMemPerBlockOptin = SHARED_OPTIN;
-    p->sharedMemPerMultiprocessor = SHARED_OPTIN + 1024;
     p->major = the().old_device ? 7 : 9;
     p->minor = the().old_device ? 5 : 0;
     p->multiProcessorCount = 4;
-    p->warpSize = 32;
-    p->maxThreadsPerBlock = 1024;
-    p->l2CacheSize = 50 << 20;
-    p->managedMemory = p->concurrentManagedAccess = 1;
-    return cudaSuccess;
-}
-
-cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr attribute, int device) {
-    cudaDeviceProp p;
-    cudaError_t e = cudaGetDeviceProperties(&p, device);
-
-    if (e != cudaSuccess) {
-        return e;
-    }
-    switch (attribute) {
-    case cudaDevAttrMaxThreadsPerBlock: *value = p.maxThreadsPerBlock; break;
-    case cudaDevAttrMaxSharedMemoryPerBlock: *value = (int)p.sharedMemPerBlock; break;
-    case cudaDevAttrWarpSize: *value = p.warpSize; break;
-    case cudaDevAttrMultiProcessorCount: *value = p.multiProcessorCount; break;
-    case cudaDevAttrManagedMemory: *value = p.managedMemory; break;
-    case cudaDevAttrConcurrentManagedAccess: *value = p.concurrentManagedAccess; break;
-    case cudaDevAttrComputeCapabilityMajor: *value = p.major; break;
-    case cudaDevAttrComputeCapabilityMinor: *value = p.minor; break;
-    case cudaDevAttrMaxSharedMemoryPerMultiprocessor: *value = (int)p.sharedMemPerMultiprocessor; break;
-    case cudaDevAttrMaxSharedMemoryPerBlockOptin: *value = (int)p.sharedMemPerBlockOptin; break;
-    case cudaDevAttrL2CacheSize: *value = p.l2CacheSize; break;
-    default: return told(cudaErrorInvalidValue);
-    }
     return cudaSuccess;
 }
 
 cudaError_t cudaSetDevice(int device) {
     return told(state() != cudaSuccess ? state() : device == 0 ? cudaSuccess : cudaErrorInvalidDevice);
-}
-cudaError_t cudaGetDevice(int *device) {
-    *device = 0;
-    return told(state());
 }
 cudaError_t cudaDriverGetVersion(int *version) {
     *version = the().no_driver ? 0 : the().old_driver ? 11040 : CUDART_VERSION;
@@ -298,9 +259,6 @@ cudaError_t cudaDriverGetVersion(int *version) {
 cudaError_t cudaRuntimeGetVersion(int *version) {
     *version = CUDART_VERSION;
     return cudaSuccess;
-}
-cudaError_t cudaDeviceSynchronize(void) {
-    return told(state());
 }
 
 /* ------------------------------------------------------------------ errors */
@@ -311,15 +269,11 @@ cudaError_t cudaGetLastError(void) {
     last_error = the().lost ? cudaErrorIllegalAddress : cudaSuccess;
     return e;
 }
-cudaError_t cudaPeekAtLastError(void) {
-    return last_error;
-}
 const char *cudaGetErrorName(cudaError_t e) {
     switch (e) {
     case cudaSuccess: return "cudaSuccess";
     case cudaErrorInvalidValue: return "cudaErrorInvalidValue";
     case cudaErrorMemoryAllocation: return "cudaErrorMemoryAllocation";
-    case cudaErrorInvalidConfiguration: return "cudaErrorInvalidConfiguration";
     case cudaErrorInsufficientDriver: return "cudaErrorInsufficientDriver";
     case cudaErrorNoDevice: return "cudaErrorNoDevice";
     case cudaErrorInvalidDevice: return "cudaErrorInvalidDevice";
@@ -334,7 +288,6 @@ const char *cudaGetErrorString(cudaError_t e) {
     case cudaSuccess: return "no error";
     case cudaErrorInvalidValue: return "invalid argument";
     case cudaErrorMemoryAllocation: return "out of memory";
-    case cudaErrorInvalidConfiguration: return "invalid configuration argument";
     case cudaErrorInsufficientDriver: return "CUDA driver version is insufficient for CUDA runtime version";
     case cudaErrorNoDevice: return "no CUDA-capable device is detected";
     case cudaErrorInvalidDevice: return "invalid device ordinal";
@@ -359,9 +312,6 @@ cudaError_t cudaFree(void *memory) {
 cudaError_t cudaMallocHost(void **memory, size_t bytes) {
     return take(memory, bytes, true);
 }
-cudaError_t cudaHostAlloc(void **memory, size_t bytes, unsigned) {
-    return take(memory, bytes, true);
-}
 cudaError_t cudaFreeHost(void *memory) {
     return give(memory, true);
 }
@@ -373,7 +323,7 @@ cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *all_bytes) {
     *free_bytes = r.all - r.bytes;
     return told(state());
 }
-cudaError_t cudaMemcpy(void *to, const void *from, size_t bytes, cudaMemcpyKind) {
+cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind, cudaStream_t) {
     if (state() == cudaSuccess && bytes) {
         shim::device_access access;
 
@@ -381,19 +331,13 @@ cudaError_t cudaMemcpy(void *to, const void *from, size_t bytes, cudaMemcpyKind)
     }
     return told(state());
 }
-cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind kind, cudaStream_t) {
-    return cudaMemcpy(to, from, bytes, kind);
-}
-cudaError_t cudaMemset(void *to, int value, size_t bytes) {
+cudaError_t cudaMemsetAsync(void *to, int value, size_t bytes, cudaStream_t) {
     if (state() == cudaSuccess && bytes) {
         shim::device_access access;
 
         memset(to, value, bytes);
     }
     return told(state());
-}
-cudaError_t cudaMemsetAsync(void *to, int value, size_t bytes, cudaStream_t) {
-    return cudaMemset(to, value, bytes);
 }
 
 /* ------------------------------------------------------------------ streams and events */
@@ -408,12 +352,6 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
 }
 cudaError_t cudaStreamSynchronize(cudaStream_t) {
     return told(state());
-}
-cudaError_t cudaStreamQuery(cudaStream_t) {
-    return told(state());
-}
-cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t event, unsigned) {
-    return told(event ? state() : cudaErrorInvalidResourceHandle);
 }
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags) {
     *event = state() == cudaSuccess ? new shim_event{ flags, false, {} } : NULL;
