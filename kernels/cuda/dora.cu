@@ -100,10 +100,13 @@ static __global__ void dora_kernel(dora_values d) {
     for (int64_t r = lane; r < d.rank; r += 32) {
         cross += (double)wa[r] * b[r];
     }
-    for (int64_t k = lane; k < d.rank * d.rank; k += 32) {
-        int64_t r = k / d.rank, p = k % d.rank;
+    for (int64_t r = 0; r < d.rank; r++) {
+        double sum = 0;
 
-        square += (double)b[r] * gram[r * side + p] * b[p];
+        for (int64_t p = lane; p < d.rank; p += 32) {
+            sum += (double)gram[r * side + p] * b[p];
+        }
+        square += sum * b[r];
     }
     cross = mx_warp_sum(cross);
     square = mx_warp_sum(square);
