@@ -192,12 +192,13 @@ static mx_code open_named(mx_cublaslt *ret, const char *name, mx_status *st) {
     bool folder = stat(name, &s) == 0 && S_ISDIR(s.st_mode);
     const char *why;
 
+    dlerror(); /* an older one's */
     if (folder ? try_folders(ret, "%s", name) : try_open(ret, name)) {
         return MX_OK;
     }
-    why = dlerror();
+    why = dlerror(); /* none: no such file, or one that lacked a function and was closed again */
     mx_fail(st, MX_E_DEVICE, nowhere, "no cuBLASLt at $MIXRUN_CUBLASLT, '%.400s': %.400s", name,
-            folder || !why ? "no libcublasLt.so.13 or .12 in it" : why);
+            why ? why : folder ? "no libcublasLt.so.13 or .12 in it" : "it lacks functions of cuBLASLt's");
     mx_hint(st, "name the library or its folder, or unset it to have it looked for");
     return MX_E_DEVICE;
 }

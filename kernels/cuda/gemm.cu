@@ -9,6 +9,9 @@
 #include "kernels/cuda/gemm.h"
 
 #include "kernels/cuda/gemm_tune.h"
+#include "kernels/cuda/memory.h"
+
+#include <type_traits>
 
 static const mx_mark nowhere = {};
 
@@ -22,13 +25,15 @@ static constexpr double WORTH_TIMING = 1u << 31; /* products of four GFLOP, 6 us
 static constexpr double WORTH_TIMING = 1 << 15;
 #endif
 
-/* What a choice is a function of. Compared byte by byte: no padding that is not zero. */
+/* What a choice is a function of. Compared byte by byte. */
 struct choice_key {
     int64_t m, n, k; /* bucketed where they count rows, unless `exact` */
     int64_t a_ld, b_ld, y_ld;
     uint16_t a_alignment, b_alignment, y_alignment;
     uint8_t a_transposed, b_transposed, f32, y_f32, exact, add;
+    uint32_t zero;
 };
+static_assert(std::has_unique_object_representations_v<choice_key>, "padding would be compared");
 struct choice {
     choice_key key;
     bool taken, own; /* own: cuBLASLt has nothing for it */
@@ -154,19 +159,32 @@ static int queue(mx_cuda *c, const mx_lt_algorithm *algorithm, const product &p)
     choice_key exact = key_of(p, true);
     float beta = p.add ? 1.0f : 0.0f;
     lt_layouts l;
+    int code;
 
     if (!lay_out(&g->lt, exact, &l)) {
         return MX_LT_NOT_SUPPORTED;
     }
-    return g->lt.matmul(g->handle, form_of(g, exact), &p.alpha, p.b.data, &l.first, p.a.data, &l.second, &beta, p.y.data, &l.result,
+    code = g->lt.matmul(g->handle, form_of(g, exact), &p.alpha, p.b.data, &l.first, p.a.data, &l.second, &beta, p.y.data, &l.result,
                         const_cast<void *>(p.y.data), &l.result, algorithm, g->workspace, MX_LT_WORKSPACE, c->stream);
+    mx_cuda_follow(c, "a product");
+    return code;
+}
+
+/* "Not this product", of the library; any other failure is the device's or its own. */
+static bool refusal(int code) {
+    return code == MX_LT_INVALID_VALUE || code == MX_LT_NOT_SUPPORTED || code == MX_LT_ARCH_MISMATCH;
+}
+static void lose_product(mx_cuda *c, int64_t m, int64_t n, int64_t k, int code) {
+    mx_cuda_lose(c, code == MX_LT_ALLOC_FAILED ? MX_E_MEMORY : MX_E_DEVICE, "cuBLASLt failed in a product of %lld x %lld x %lld: %s",
+                 (long long)m, (long long)n, (long long)k, c->gemm->lt.status_name(code));
 }
 
 /* The heuristic's answers that we can run, best first; how many. */
-static int candidates_of(mx_cuda_gemm_state *g, const choice_key &key, mx_lt_result *ret) {
+static int candidates_of(mx_cuda *c, const choice_key &key, mx_lt_result *ret) {
+    mx_cuda_gemm_state *g = c->gemm;
     uint32_t first = key.b_alignment, second = key.a_alignment, out = key.y_alignment;
     lt_layouts l;
-    int found = 0, count = 0;
+    int found = 0, count = 0, code;
 
     g->counts.asked++;
     memset(ret, 0, sizeof *ret * CANDIDATES);
@@ -174,9 +192,14 @@ static int candidates_of(mx_cuda_gemm_state *g, const choice_key &key, mx_lt_res
     g->lt.preference_set(g->preference, MX_LT_ALIGNMENT_B, &second, sizeof second);
     g->lt.preference_set(g->preference, MX_LT_ALIGNMENT_C, &out, sizeof out);
     g->lt.preference_set(g->preference, MX_LT_ALIGNMENT_D, &out, sizeof out);
-    if (!lay_out(&g->lt, key, &l) ||
-        g->lt.heuristic(g->handle, form_of(g, key), &l.first, &l.second, &l.result, &l.result, g->preference, CANDIDATES, ret, &found) !=
-            MX_LT_SUCCESS) {
+    if (!lay_out(&g->lt, key, &l)) {
+        return 0;
+    }
+    code = g->lt.heuristic(g->handle, form_of(g, key), &l.first, &l.second, &l.result, &l.result, g->preference, CANDIDATES, ret, &found);
+    if (code != MX_LT_SUCCESS) {
+        if (!refusal(code)) {
+            lose_product(c, key.m, key.n, key.k, code);
+        }
         return 0;
     }
     for (int i = 0; i < found; i++) {
@@ -201,7 +224,7 @@ static bool try_out(void *context, const mx_lt_algorithm *algorithm) {
 static void choose(mx_cuda *c, choice *ret, const product &p) {
     mx_cuda_gemm_state *g = c->gemm;
     mx_lt_result candidate[CANDIDATES];
-    int count = candidates_of(g, ret->key, candidate);
+    int count = candidates_of(c, ret->key, candidate);
     trial t = { c, &p };
 
     ret->taken = true;
@@ -231,12 +254,11 @@ static choice *choice_of(mx_cuda *c, const choice_key &key, const product &p) {
 static bool multiply(mx_cuda *c, const choice *how, const product &p) {
     int code = how->own ? (int)MX_LT_NOT_SUPPORTED : queue(c, &how->algorithm, p);
 
-    if (code == MX_LT_INVALID_VALUE || code == MX_LT_NOT_SUPPORTED || code == MX_LT_ARCH_MISMATCH) {
+    if (refusal(code)) {
         return false;
     }
     if (code != MX_LT_SUCCESS) {
-        mx_cuda_lose(c, MX_E_DEVICE, "cuBLASLt failed in a product of %lld x %lld x %lld: %s", (long long)p.m, (long long)p.n, (long long)p.k,
-                     c->gemm->lt.status_name(code));
+        lose_product(c, p.m, p.n, p.k, code);
     }
     c->gemm->counts.by_library++;
     return true;
@@ -291,6 +313,21 @@ static int describe_forms(mx_cuda_gemm_state *g) {
     return code;
 }
 
+/* A library that has no algorithm for the plainest product was not made for this GPU. Our own kernel would serve every product, a
+ * hundred times slower and without a word. */
+static mx_code check_device(mx_cuda *c, mx_status *st) {
+    mx_matrix square = mx_matrix_of(NULL, mx_activation_type(&c->base), 1024);
+    mx_lt_result candidate[CANDIDATES];
+
+    if (candidates_of(c, key_of(product{ 1024, 1024, 1024, square, square, square, 1.0f, false }, true), candidate) > 0) {
+        return MX_OK;
+    }
+    MX_TRY(mx_cuda_tell_lost(c, st));
+    mx_fail(st, MX_E_DEVICE, nowhere, "cuBLASLt %s knows no products for this GPU (sm_%d)", c->gemm->lt.path, c->architecture);
+    mx_hint(st, "a newer cuBLASLt may: $MIXRUN_CUBLASLT names another");
+    return MX_E_DEVICE;
+}
+
 mx_code mx_cuda_gemm_open(mx_cuda *c, mx_status *st) {
     mx_cuda_gemm_state *g = static_cast<mx_cuda_gemm_state *>(calloc(1, sizeof *g));
     int code;
@@ -305,6 +342,7 @@ mx_code mx_cuda_gemm_open(mx_cuda *c, mx_status *st) {
     if (code) {
         return refused(c, code, st);
     }
+    MX_TRY(check_device(c, st));
     MX_TRY(mx_gemm_tuning_open(c, g->lt.version, &g->tuning, st));
     return c->base.alloc(&c->base, MX_MEMORY_SCRATCH, MX_LT_WORKSPACE, &g->workspace, st);
 }
@@ -328,8 +366,7 @@ void mx_cuda_gemm_close(mx_cuda *c) {
     }
     c->base.release(&c->base, MX_MEMORY_SCRATCH, g->workspace);
     mx_gemm_tuning_close(g->tuning);
-    mx_cublaslt_close(&g->lt);
-    free(g);
+    free(g); /* the library stays loaded: the driver may hold addresses inside one that has worked, until the process ends */
     c->gemm = NULL;
 }
 

@@ -48,6 +48,12 @@ template <class V> static bool grow(V **array, int64_t count, int64_t *room) {
     return true;
 }
 
+void mx_cuda_follow(mx_cuda *c, const char *what) {
+    if (c->host_visible && !c->lost) {
+        mx_cuda_check(c, cudaStreamSynchronize(c->stream), what);
+    }
+}
+
 static mx_code no_room(mx_cuda *c, size_t bytes, mx_status *st) {
     size_t free_bytes = 0, all_bytes = 0;
 
@@ -147,6 +153,7 @@ mx_code mx_cuda_alloc(mx_backend *b, mx_memory purpose, size_t bytes, void **ret
     m->block[m->blocks++] = mx_cuda_block{ *ret, bytes, r };
     c->used[purpose] += bytes;
     mx_cuda_check(c, cudaMemsetAsync(*ret, 0, whole, c->stream), "clearing memory");
+    mx_cuda_follow(c, "clearing memory"); /* or it would clear what the host writes there next */
     return MX_OK;
 }
 
@@ -222,6 +229,7 @@ void mx_cuda_write(mx_backend *b, void *to, const void *from_host, size_t bytes)
         mx_cuda_check(c, cudaMemcpyAsync(static_cast<unsigned char *>(to) + at, staged, n, cudaMemcpyHostToDevice, c->stream),
                       "a copy to the device");
     }
+    mx_cuda_follow(c, "a copy to the device");
 }
 
 static void wait_all(mx_cuda *c) {
@@ -246,6 +254,7 @@ void mx_cuda_zero(mx_backend *b, void *to, size_t bytes) {
 
     if (bytes && !c->lost) {
         mx_cuda_check(c, cudaMemsetAsync(to, 0, bytes, c->stream), "clearing memory");
+        mx_cuda_follow(c, "clearing memory");
     }
 }
 

@@ -23,4 +23,8 @@ void mx_cuda_queue_read(mx_backend *b, void *to_host, const void *from, size_t b
 uint64_t mx_cuda_mark(mx_backend *b);
 mx_code mx_cuda_wait(mx_backend *b, uint64_t mark, mx_status *st);
 
+/* What mx_launch does behind a kernel, for work that is none: where the host may follow (host_visible) it waits, so that memory is
+ * as it should be when an op or a verb has returned. Not counted. */
+void mx_cuda_follow(mx_cuda *c, const char *what);
+
 #endif
