@@ -117,12 +117,10 @@ static void take_common(mx_experts_work *w, mx_cuda_scratch *s, int64_t tokens, 
     mx_experts_view *v = &w->v;
     int64_t pieces = copies * (mx_tile_pieces(v, MX_EXPERTS_GATE) + mx_tile_pieces(v, MX_EXPERTS_UP)) + mx_tile_pieces(v, MX_EXPERTS_DOWN);
 
-    v->kept = mx_cuda_take_of<uint8_t>(s, tokens * v->k * v->kept_ld);
-    w->x_dropped = take_act(w, s, tokens * v->hidden_size);
+    v->kept = v->dropout ? mx_cuda_take_of<uint8_t>(s, tokens * v->k * v->kept_ld) : NULL;
+    w->x_dropped = v->dropout ? take_act(w, s, tokens * v->hidden_size) : NULL;
     w->a_all = take_act(w, s, w->low_in * w->a_ld);
-    w->u_all = take_act(w, s, tokens * w->u_all_ld);
     w->b2 = take_act(w, s, v->hidden_size * w->b2_ld);
-    w->x_slots = v->slots_in ? take_act(w, s, tokens * v->k * v->hidden_size) : NULL;
     w->pack = w->plain ? NULL : mx_cuda_take_of<uint4>(s, pieces);
 }
 
@@ -138,10 +136,17 @@ static void take_forward(mx_experts_work *w, mx_cuda_scratch *s, int64_t tokens,
     w->sort_key2 = mx_cuda_take_of<int32_t>(s, tokens);
     w->sort_order = mx_cuda_take_of<int32_t>(s, tokens);
     w->sort_count = mx_cuda_take_of<int32_t>(s, MX_EXPERTS_MOST + 1);
+    w->u_all = take_act(w, s, tokens * w->u_all_ld);
+    w->x_slots = v->slots_in ? take_act(w, s, tokens * v->k * v->hidden_size) : NULL;
     v->record = v->term[MX_EXPERTS_DOWN].wide;
     v->part = mx_cuda_take_of<float>(s, part_rows(w, tokens) * v->record);
     v->hidden = take_act(w, s, rows_out * v->hidden_ld);
     w->product = mx_cuda_take_of<float>(s, rows_out * v->hidden_size);
+}
+
+/* The adapters' part of dx is not just added to the base's: it has its mask, or the base's is by slot. */
+static bool dx_apart(const mx_experts_work *w) {
+    return w->low_in && (w->v.dropout || w->v.slots_in);
 }
 
 static void take_backward(mx_experts_work *w, mx_cuda_scratch *s, int64_t tokens) {
@@ -159,7 +164,7 @@ static void take_backward(mx_experts_work *w, mx_cuda_scratch *s, int64_t tokens
     w->db2 = mx_cuda_take_of<float>(s, v->hidden_size * w->low_out);
     w->low_dot = mx_cuda_take_of<float>(s, slots);
     w->product = mx_cuda_take_of<float>(s, rows_in * v->hidden_size);
-    w->dx_low = mx_cuda_take_of<float>(s, tokens * v->hidden_size);
+    w->dx_low = dx_apart(w) ? mx_cuda_take_of<float>(s, tokens * v->hidden_size) : NULL;
 }
 
 size_t mx_cuda_experts_saved_bytes(const mx_backend *q, const mx_experts *x) {
@@ -401,7 +406,7 @@ static void multiply_dx(mx_experts_work *w) {
     const mx_experts_view *v = &w->v;
     const mx_weight *weight[] = { x->gate_proj.w, x->up_proj.w };
     int64_t c = v->hidden_size, ld = x->gate_proj.w->group->ld;
-    bool apart = w->low_in && (v->dropout || v->slots_in);
+    bool apart = dx_apart(w);
     mx_matrix base = mx_matrix_of(w->product, MX_F32, c);
     int products = joined(w) ? 1 : 2;
 

@@ -65,7 +65,7 @@ struct mx_experts_view {
     void *u;           /* act (slots, u_ld): A1 drop(x) and, from wide[gate], A3 drop(x), of the slot's expert; zeros between */
     int64_t u_ld;
     float *z;          /* (slots, rank of down): A2 drop(h) */
-    uint8_t *kept;     /* (slots, kept_ld): bit j: column j of h is kept */
+    uint8_t *kept;     /* (slots, kept_ld): bit j: column j of h is kept; with dropout */
     int64_t kept_ld;
     float keep;        /* 1 / (1 - rate) */
     void *hidden;      /* act (rows out, hidden_ld) */
@@ -73,7 +73,7 @@ struct mx_experts_view {
     void *g;           /* act (rows out, g_ld): g, and all experts' v from column I */
     int64_t g_ld;
     void *w;           /* act (slots, wide of down): gate s v, zeros between and in unused slots */
-    void *din;         /* act (rows in, din_ld): dG, dU from column up_at */
+    void *din;         /* act (rows in, din_ld): dG, dU from column up_at; from in_ld, of rows 0 .. T - 1, du of all experts */
     int64_t din_ld;
     /* sums over columns of I, once per part of the columns: (parts, slots, record). forward: z (wide); backward: du1, du3 (wide
      * each), and eight more whose sum is <g, h> */
@@ -92,17 +92,17 @@ struct mx_experts_work {
     int64_t rows_in, rows_out;   /* of the live tokens */
     int64_t low_in, low_out;     /* columns of all experts' A1 and A3, and of all experts' B2 */
     void *out;                   /* saved, act (slots, C): W2 h + s B2 z, where down has c */
-    void *x_slots;               /* act (slots, C): x by slot (naive) */
-    void *x_dropped;             /* act (T, C) */
+    void *x_slots;               /* act (slots, C): x by slot (naive, forward) */
+    void *x_dropped;             /* act (T, C), with dropout */
     void *a_all;                 /* act (low_in, a_ld): A1 and A3 of all experts, one under the other */
-    void *u_all;                 /* act (T, u_all_ld); backward: du, of the experts used */
+    void *u_all;                 /* act (T, u_all_ld): A drop(x) of all experts (forward) */
     int64_t a_ld, u_all_ld;
     void *b2;                    /* act (C, b2_ld): B2 of all experts, side by side */
     int64_t b2_ld;
     void *zc;                    /* act (rows out, zc_ld): gate s z in its expert's columns, zeros elsewhere */
     int64_t zc_ld;
     float *product;              /* (rows out, C) forward; (rows in, C) backward */
-    float *dx_low;               /* (T, C) */
+    float *dx_low;               /* (T, C): the adapters' part of dx, where it stands apart */
     void *dout;                  /* act (slots, C) where rows out are slots */
     float *db2;                  /* (C, low_out) */
     float *low_dot;              /* (slots): s <v, z> */

@@ -518,22 +518,18 @@ static __global__ void finish_gates_kernel(mx_experts_view v, int64_t rows, cons
     }
     with_bias = mx_warp_sum(with_bias);
     with_x = mx_warp_sum(with_x);
-    for (int k = lane; dgate && t < rows && k < v.k; k += 32) {
+    for (int k = 0; dgate && t < rows && k < v.k; k++) {
         int64_t slot = t * v.k + k;
         bool used = live && v.chosen[slot] >= 0;
         double sum = 0;
 
-        if (used) {
-            sum = with_bias + (low_dot ? low_dot[slot] : 0.0f);
-            for (int64_t p = 0; p < v.parts; p++) {
-                const float *dot = v.part + (p * v.slots + slot) * v.record + v.u_ld;
-
-                for (int i = 0; i < 8; i++) {
-                    sum += dot[i];
-                }
-            }
+        for (int64_t i = lane; used && i < v.parts * 8; i += 32) {
+            sum += v.part[(i / 8 * v.slots + slot) * v.record + v.u_ld + i % 8];
         }
-        dgate[slot] = (float)sum;
+        sum = used ? mx_warp_sum(sum) + with_bias + (low_dot ? low_dot[slot] : 0.0f) : 0;
+        if (lane == 0) {
+            dgate[slot] = (float)sum;
+        }
     }
     if (dpassed && t < rows && lane == 0) {
         dpassed[t] = with_x;
