@@ -27,6 +27,7 @@ static const shape SHAPES[] = {
     { "all tokens on one expert", 50, 50, 16, 64, 8, 1, { 8, 8, 8 }, { 0 }, false, 0, ONE_EXPERT },
     { "experts nobody uses", 40, 40, 16, 40, 8, 2, { 4, 4, 4 }, { 0 }, false, 0, FEW_EXPERTS },
     { "every expert used by all", 37, 37, 16, 72, 3, 3, { 4, 4, 4 }, { 0 }, false, 0, SPREAD },
+    { "a group and a half of columns", 131, 131, 32, 48, 4, 2, { 8, 8, 8 }, { 0 }, false, 0, SPREAD },
     { "one expert", 9, 9, 16, 72, 1, 1, { 4, 4, 4 }, { 0 }, false, 0, SPREAD },
     { "odd ranks and widths", 67, 61, 19, 131, 5, 2, { 3, 5, 7 }, { 0 }, false, 0, SPREAD },
     { "ranks past a tile", 45, 45, 24, 70, 3, 2, { 33, 17, 40 }, { 0 }, false, 0, SPREAD },

@@ -38,6 +38,8 @@ static const shape SHAPES[] = {
     { "group of Q8_0, dropout", 40, 39, 64, 96, 4, 2, { 4, 4, 4 }, { 0 }, false, 0.1f, SPREAD, GROUPED_QUANTISED },
     { "a column", 20, 20, 8, 1, 3, 2, { 2, 2, 2 }, { 0 }, true, 0.1f, SPREAD, GROUPED },
     { "just past a strip", 40, 40, 24, 257, 3, 2, { 9, 9, 9 }, { true, true, false }, true, 0.1f, SPREAD, SINGLE },
+    { "a group and a half of columns", 131, 131, 32, 48, 4, 2, { 16, 16, 16 }, { 0 }, false, 0, SPREAD, GROUPED },
+    { "the same, dropout", 131, 129, 32, 48, 4, 2, { 8, 8, 8 }, { true, true, false }, true, 0.1f, SPREAD, GROUPED },
     { "many columns", 35, 35, 16, 1100, 3, 2, { 8, 8, 8 }, { 0 }, false, 0, SPREAD, GROUPED },
     { "ranks of two steps", 50, 50, 24, 70, 3, 2, { 32, 17, 31 }, { 0 }, false, 0.1f, SPREAD, GROUPED },
     { "the largest ranks", 40, 40, 16, 150, 2, 2, { 128, 127, 128 }, { true, false, false }, false, 0, SPREAD, GROUPED },
