@@ -15,7 +15,8 @@
  *     memory order for them), and blocks are dealt at random to several workers that nothing orders.
  *   - Reads and writes outside of memory: -fsanitize=address. Device memory, dynamic shared memory and static shared arrays
  *     all have guarded ends.
- * shim.cc itself is compiled without sanitizers and finds out at run time which one is there.
+ * shim.cc (the scheduler) and warp.cc (what threads do with one another) are compiled without sanitizers and find out at run time
+ * which one is there.
  *
  * The environment: MIXRUN_SHIM_SEED (0: every time the same order), MIXRUN_SHIM_WORKERS (the machine's cores, up to 4; one under
  * AddressSanitizer, 3 under ThreadSanitizer), and the device's own, in runtime.h.
@@ -141,7 +142,7 @@ template <class T> static inline T shuffle(unsigned mask, T value, int source, p
 }
 
 /* ------------------------------------------------------------------ portable.h's own */
-/* What reads or writes memory that threads share stands here, not in shim.cc, so that the sanitizers see it. */
+/* What reads or writes memory that threads share stands here, not in warp.cc, so that the sanitizers see it. */
 static inline void mma_bf16(float d[4], const uint32_t a[4], const uint32_t b[2], const float c[4], SHIM_HERE) {
     warp_mma_bf16(d, a, b, c, at);
 }
