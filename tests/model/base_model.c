@@ -2,6 +2,7 @@
  * missing, left over or not finite is refused. */
 #include "model/base_model.h"
 
+#include "base/text.h"
 #include "model/hub.h"
 #include "model/safetensors.h"
 #include "tests/support/made_file.h"
@@ -336,18 +337,25 @@ Test(base_model, values_that_are_not_finite_are_refused_when_they_are_read) {
     end(t);
 }
 
-typedef struct block_type {
+static const char *wide_config(tiny *t, int vocab) {
+    static const char WORD[] = "\"vocab_size\":10";
+    const char *at = strstr(CONFIG, WORD);
+
+    return mx_arena_text(&t->arena, "%.*s\"vocab_size\":%d%s", (int)(at - CONFIG), CONFIG, vocab, at + sizeof WORD - 1);
+}
+
+enum { PLACES = 3 };
+typedef struct stored_type {
     uint32_t ggml;
     mx_file_type type;
-    int place[2]; /* of a row's half floats: scale and minimum, or first and last value; -1: none */
-} block_type;
+    int place[PLACES];          /* of a row's values' or scales' upper two bytes: first, middle, last; -1: none */
+    uint16_t most, infinity, no_number; /* those two bytes: the largest finite value, and two that are not */
+} stored_type;
 
-/* The file's last tensor, the head, becomes one of this type (its rows are shorter); `bad` of 1 or 2 puts an infinity
- * or no number in row 7 at that place, 0 none. */
-static void retype_head(const char *path, const block_type *b, int bad) {
+/* The file's last tensor, the head, becomes one of this type (its rows are shorter) with these two bytes there. */
+static void retype_head(const char *path, const stored_type *b, int row, int place, uint16_t bits) {
     static const char NAME[] = "\15\0\0\0\0\0\0\0output.weight"; /* with its length, or attn_output.weight would do */
-    size_t row = mx_file_type_row_bytes(b->type, HIDDEN), size;
-    uint16_t half = b->type == MX_FILE_BF16 ? 0xff80 : bad == 1 ? 0x7c00 : 0xfe00;
+    size_t row_bytes = mx_file_type_row_bytes(b->type, HIDDEN), size;
     uint8_t *type, *data;
     char *text;
     mx_status st = { 0 };
@@ -357,43 +365,79 @@ static void retype_head(const char *path, const block_type *b, int bad) {
     cr_assert_not_null(type);
     memcpy(type + sizeof NAME - 1 + 4 + 16, &b->ggml, 4); /* past rank and dimensions */
     data = (uint8_t *)text + size - VOCAB * HIDDEN * sizeof(float);
-    memset(data, 0x11, row * VOCAB);
-    if (bad) {
-        memcpy(data + 7 * row + b->place[bad - 1], &half, 2);
-    }
+    memset(data, 0x11, row_bytes * VOCAB);
+    memcpy(data + (size_t)row * row_bytes + place, &bits, 2);
     cr_assert_eq(mx_file_write(path, text, size, &st), MX_OK, "%s", st.text);
     free(text);
 }
 
-Test(base_model, scales_that_are_not_finite_are_refused_in_every_block_type) {
-    static const block_type TYPES[] = {
-        { 1, MX_FILE_F16, { 0, 62 } },  { 30, MX_FILE_BF16, { 0, 62 } }, { 8, MX_FILE_Q8_0, { 0, -1 } },
-        { 2, MX_FILE_Q4_0, { 0, -1 } }, { 3, MX_FILE_Q4_1, { 0, 2 } },   { 6, MX_FILE_Q5_0, { 0, -1 } },
-        { 7, MX_FILE_Q5_1, { 0, 2 } },
+static void head_is(tiny *t, const stored_type *type, int row, int place, uint16_t bits, bool finite) {
+    const char *path = path_of(t, "one.gguf");
+    mx_base_file *f;
+    mx_weight_source w = { 0 };
+    mx_status st = { 0 };
+    char says[200];
+
+    snprintf(says, sizeof says, "tensor 'output.weight' holds a %s that is not finite, in row %d",
+             type->type > MX_FILE_BF16 ? "scale" : "value", row);
+    put_gguf(t, "one.gguf");
+    retype_head(path, type, row, place, bits);
+    f = open_good(t, path);
+    cr_expect_eq(mx_base_file_weight(f, "lm_head.weight", &w, &st), finite ? MX_OK : MX_E_DATA, "%s, row %d, byte %d, %04x",
+                 mx_file_type_name(type->type), row, place, bits);
+    cr_expect(!finite || w.type == type->type);
+    cr_expect_str_eq(st.text, finite ? "" : says);
+    mx_base_file_close(f);
+}
+
+Test(base_model, what_is_not_finite_is_refused_at_its_row_in_every_type) {
+    static const stored_type TYPES[] = {
+        { 0, MX_FILE_F32, { 2, 66, 126 }, 0xff7f, 0x7f80, 0xffc0 }, { 1, MX_FILE_F16, { 0, 30, 62 }, 0xfbff, 0x7c00, 0xfe00 },
+        { 30, MX_FILE_BF16, { 0, 30, 62 }, 0xff7f, 0xff80, 0x7f81 }, { 8, MX_FILE_Q8_0, { 0, -1, -1 }, 0xfbff, 0x7c00, 0xfe00 },
+        { 2, MX_FILE_Q4_0, { 0, -1, -1 }, 0xfbff, 0xfc00, 0x7c01 },  { 3, MX_FILE_Q4_1, { 0, 2, -1 }, 0xfbff, 0x7c00, 0xfe00 },
+        { 6, MX_FILE_Q5_0, { 0, -1, -1 }, 0xfbff, 0x7c00, 0xfe00 },  { 7, MX_FILE_Q5_1, { 0, 2, -1 }, 0xfbff, 0x7c00, 0xfe00 },
     };
     tiny *t = begin();
-    const char *path = path_of(t, "one.gguf");
 
     for (size_t i = 0; i < sizeof TYPES / sizeof *TYPES; i++) {
-        for (int bad = 0; bad <= 2; bad++) {
-            mx_base_file *f;
-            mx_weight_source w = { 0 };
-            mx_status st = { 0 };
-
-            if (bad && TYPES[i].place[bad - 1] < 0) {
-                continue;
+        for (int j = 0; j < PLACES && TYPES[i].place[j] >= 0; j++) {
+            for (int row = 0; row < VOCAB; row += row ? 5 : 4) { /* the first, a middle one, the last */
+                head_is(t, &TYPES[i], row, TYPES[i].place[j], TYPES[i].most, true);
+                head_is(t, &TYPES[i], row, TYPES[i].place[j], TYPES[i].infinity, false);
+                head_is(t, &TYPES[i], row, TYPES[i].place[j], TYPES[i].no_number, false);
             }
-            put_gguf(t, "one.gguf");
-            retype_head(path, &TYPES[i], bad);
-            f = open_good(t, path);
-            cr_expect_eq(mx_base_file_weight(f, "lm_head.weight", &w, &st), bad ? MX_E_DATA : MX_OK, "%s, bad %d",
-                         mx_file_type_name(TYPES[i].type), bad);
-            cr_expect(bad || w.type == TYPES[i].type);
-            cr_expect_str_eq(st.text, !bad ? "" : TYPES[i].type > MX_FILE_BF16 ?
-                             "tensor 'output.weight' holds a scale that is not finite, in row 7" :
-                             "tensor 'output.weight' holds a value that is not finite, in row 7");
-            mx_base_file_close(f);
         }
+    }
+    end(t);
+}
+
+/* So many rows that they are shared among processors: the first that is at fault is told. */
+Test(base_model, of_many_rows_that_are_not_finite_the_first_is_told) {
+    enum { ROWS = 9001 };
+    static const int bad[] = { 0, 1, ROWS / 2 - 1, ROWS / 2, ROWS - 1 };
+    tiny *t = begin();
+    tensor *head = &t->tensor[t->count - 1];
+    int64_t last = (int64_t)ROWS * HIDDEN - 1;
+    char says[200];
+
+    put_text(t, "config.json", wide_config(t, ROWS));
+    t->tensor[0].rows = head->rows = ROWS;
+    t->tensor[0].data = head->data = MX_TAKE(&t->arena, float, last + 1);
+    cr_assert_str_eq(head->name, "lm_head.weight");
+    memset(head->data, 0, sizeof(float) * (size_t)(last + 1));
+    head->data[last] = NAN;
+    for (int i = sizeof bad / sizeof *bad; i-- > 0;) { /* what was wrong behind it stays */
+        mx_base_file *f;
+        mx_weight_source w;
+        mx_status st = { 0 };
+
+        head->data[(int64_t)bad[i] * HIDDEN + i] = i % 2 ? INFINITY : NAN;
+        put_tensors(t, "model.safetensors", 0, t->count);
+        f = open_good(t, t->top);
+        cr_expect_eq(mx_base_file_weight(f, "lm_head.weight", &w, &st), MX_E_DATA);
+        snprintf(says, sizeof says, "tensor 'lm_head.weight' holds a value that is not finite, in row %s", mx_text_count(bad[i]));
+        cr_expect_str_eq(st.text, says);
+        mx_base_file_close(f);
     }
     end(t);
 }
