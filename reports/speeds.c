@@ -14,6 +14,7 @@ mx_code mx_store_speeds(mx_store *s, const char *base_hash, mx_arena *arena, mx_
     *ret_count = 0;
     MX_TRY(mx_sql_prepare(s, &q, st,
                           "WITH newest AS (SELECT run_id, recipe_hash, method, environment_id, trained, flops, steps,"
+                          "  recipe LIKE '%\n  gradient_checkpointing: true\n%' AS checkpointing,"
                           "  (ended_ms - began_ms) / 1000.0 AS seconds FROM runs WHERE kind = 'train' AND state = 'finished'"
                           "  AND base_hash = ? AND ended_ms > began_ms ORDER BY run_id DESC LIMIT 200),"
                           " trained AS (SELECT t.run_id, SUM(t.value) AS tokens, SUM(t.value / v.value) AS seconds, COUNT(*) AS steps"
@@ -22,7 +23,7 @@ mx_code mx_store_speeds(mx_store *s, const char *base_hash, mx_arena *arena, mx_
                           "  GROUP BY t.run_id)"
                           " SELECT n.run_id, n.recipe_hash, n.method, e.text, n.trained, n.flops, t.tokens / t.seconds,"
                           "  MAX(0.0, n.seconds - t.seconds * n.steps / t.steps),"
-                          "  (SELECT COALESCE(SUM(x.n), 0) FROM evaluations x WHERE x.run_id = n.run_id)"
+                          "  (SELECT COALESCE(SUM(x.n), 0) FROM evaluations x WHERE x.run_id = n.run_id), n.checkpointing"
                           " FROM newest n JOIN trained t USING (run_id) JOIN environments e USING (environment_id)"
                           " ORDER BY n.run_id DESC",
                           "t", base_hash));
@@ -31,7 +32,7 @@ mx_code mx_store_speeds(mx_store *s, const char *base_hash, mx_arena *arena, mx_
             .run_id = sqlite3_column_int64(q, 0), .recipe_hash = mx_sql_copy(q, 1, arena), .method = mx_sql_copy(q, 2, arena),
             .environment = mx_sql_copy(q, 3, arena), .trained = sqlite3_column_int64(q, 4), .flops = sqlite3_column_int64(q, 5),
             .tokens_per_second = sqlite3_column_double(q, 6), .other_s = sqlite3_column_double(q, 7),
-            .scored = sqlite3_column_int64(q, 8),
+            .scored = sqlite3_column_int64(q, 8), .checkpointing = sqlite3_column_int(q, 9) != 0,
         };
     }
     sqlite3_finalize(q);

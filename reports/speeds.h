@@ -8,6 +8,7 @@ typedef struct mx_speed_row {
     int64_t run_id;
     const char *recipe_hash, *method, *environment; /* environment: JSON */
     int64_t trained, flops;  /* flops 0: not told */
+    bool checkpointing;      /* train.gradient_checkpointing: its forward passes were computed twice */
     double tokens_per_second; /* of training, over the steps that were logged */
     double other_s;           /* from the run's begin to its end, without training: evaluations, reading, saving */
     int64_t scored;           /* questions of all its evaluations; 0: none */

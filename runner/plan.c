@@ -267,11 +267,14 @@ static mx_code cut_steps(mx_plan *p, mx_status *st) {
     return MX_OK;
 }
 
-/* Computing a layer's forward pass again is half of the base's work once more (its frozen weights have a forward pass and a
- * backward pass to the activations), and a third of the adapter's (which has gradients besides). */
+/* The frozen base has a forward pass and a backward pass to the activations; the adapter has gradients besides. */
+double mx_plan_forward_flops(double base_flops, double flops) {
+    return base_flops / 2 + flops / 3;
+}
+
 static void settle_checkpointing(mx_plan *p) {
     p->limits.checkpointing = p->trains && p->recipe->train.gradient_checkpointing;
-    p->again_flops = p->limits.checkpointing ? p->base_flops / 2 + p->flops / 3 : 0;
+    p->again_flops = p->limits.checkpointing ? mx_plan_forward_flops(p->base_flops, p->flops) : 0;
 }
 
 static void measure_limits(mx_plan *p) {

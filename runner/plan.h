@@ -95,6 +95,8 @@ mx_code mx_plan_vary(const mx_plan *like, const mx_recipe *recipe, const mx_plan
 /* Are the exams made after `step` steps (0: before training)? */
 bool mx_plan_scores_at(const mx_plan *p, int64_t step);
 
+/* What the forward pass is of a base's and an adapter's FLOPs per token, which tell training's (model/layout.h). */
+double mx_plan_forward_flops(double base_flops, double flops);
 /* "base ...", "adapter ...", "train ...", "memory ..." of the storyboard; `purposes`: memory line by line. */
 void mx_plan_print(const mx_plan *p, bool purposes, mx_text *out);
 

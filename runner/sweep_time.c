@@ -28,16 +28,20 @@ static bool same_machine(const char *a, const char *b) {
     return same;
 }
 
-/* Of an adapter of these FLOPs on the variant's base, as it computes them. (A stored run does not say whether it checkpointed: it
- * is taken for one like the variant.) */
-static double work(const mx_sweep_variant *v, double flops) {
-    double again = v->again_flops > 0 ? v->base_flops / 2 + flops / 3 : 0;
+/* Of an adapter of these FLOPs on the variant's base, whose forward passes may be computed twice. */
+static double work(const mx_sweep_variant *v, double flops, bool checkpointing) {
+    double again = checkpointing ? mx_plan_forward_flops(v->base_flops, flops) : 0;
 
     return v->base_flops + flops + again;
 }
 
+static double own_work(const mx_sweep_variant *v) {
+    return work(v, v->flops, v->again_flops > 0);
+}
+
 static double from_row(const mx_sweep_variant *v, const mx_speed_row *row) {
-    double slower = row->flops > 0 ? work(v, v->flops) / work(v, (double)row->flops) : 1;
+    double flops = row->flops > 0 ? (double)row->flops : v->flops; /* not told: alike */
+    double slower = own_work(v) / work(v, flops, row->checkpointing);
     double scored = row->scored > 0 ? (double)v->scored / (double)row->scored : 1;
 
     return (double)v->tokens / row->tokens_per_second * slower + row->other_s * scored;
@@ -142,12 +146,11 @@ done:
     return code;
 }
 
-/* Rows by their floating-point operations, a step's end by the values it updates. Scoring has no backward pass: half of the
- * base's work, a third of the adapter's (model/layout.h). */
+/* Rows by their floating-point operations, a step's end by the values it updates. Scoring is a forward pass. */
 static double from_step(const mx_sweep_variant *v, const timing *t) {
-    double row = t->row_s * work(v, v->flops) / work(t->of, t->of->flops);
+    double row = t->row_s * own_work(v) / own_work(t->of);
     double end = t->end_s * (double)v->trained / (double)(t->of->trained > 0 ? t->of->trained : 1);
-    double scoring = row * (v->base_flops / 2 + v->flops / 3) / work(v, v->flops); /* also when training computes it twice */
+    double scoring = row * mx_plan_forward_flops(v->base_flops, v->flops) / own_work(v);
 
     return t->open_s + (double)v->tokens * row + (double)v->steps * end + (double)v->scored_tokens * scoring;
 }

@@ -65,31 +65,58 @@ Test(plan, gradient_checkpointing_saves_activations_and_says_what_it_costs) {
     scratch_close(&x);
 }
 
+/* Of a table in CSV the number in a line (0: its head) and column, none of whose cells hold commas. */
+static double cell(const char *out, int line, int column) {
+    for (; line > 0; line--) {
+        out = strchr(out, '\n') + 1;
+    }
+    for (; column > 0; column--) {
+        out = strchr(out, ',') + 1;
+    }
+    return atof(out);
+}
+enum { MEMORY = 8, TIME = 9 };
+
 Test(plan, a_sweep_plans_each_variant_as_it_checkpoints) {
     scratch x = scratch_open();
     char *out;
-    double first, second;
 
     tiny_recipe(&x, "r.yaml", "  method: lora\n  lora_r: 4\n");
     program(&x, 0, "plan r.yaml train.gradient_checkpointing=false,true train.logging_steps=1 --format csv");
     out = output(&x, "out.txt");
+    cr_assert(strstr(out, "tokens,memory,time"), "%s", out);
     cr_assert(strstr(out, "the same run as"), "it changes no value, so it is no other run: %s", out);
-    /* ...,tokens,memory,time est.,state */
-    for (int i = 0; i < 8; i++) {
-        out = strchr(out, ',') + 1;
-    }
-    out = strchr(out, '\n') + 1;
-    first = second = 0;
-    for (int i = 0; i < 8; i++) {
-        out = strchr(out, ',') + 1;
-    }
-    first = atof(out);
-    out = strchr(out, '\n') + 1;
-    for (int i = 0; i < 8; i++) {
-        out = strchr(out, ',') + 1;
-    }
-    second = atof(out);
-    cr_assert(first > 0 && second > 0 && second < first, "%g, then %g bytes", first, second);
+    cr_assert(cell(out, 2, MEMORY) > 0 && cell(out, 1, MEMORY) > cell(out, 2, MEMORY), "%s", out);
+    scratch_close(&x);
+}
+
+static void change(scratch *x, const char *sql) {
+    sqlite3 *handle;
+
+    cr_assert_eq(sqlite3_open(scratch_path(x, "mixrun.db"), &handle), SQLITE_OK);
+    cr_assert_eq(sqlite3_exec(handle, sql, NULL, NULL, NULL), SQLITE_OK, "%s", sqlite3_errmsg(handle));
+    sqlite3_close(handle);
+}
+
+static double planned_time(scratch *x, const char *checkpointing) {
+    program(x, 0, "plan r.yaml seed=3,4 train.gradient_checkpointing=%s --format csv", checkpointing);
+    return cell(output(x, "out.txt"), 1, TIME);
+}
+
+/* A run that took a second for a token tells of one that checkpoints as of one that does not, each by its work. */
+Test(plan, a_stored_run_tells_the_time_of_others_by_whether_they_checkpoint) {
+    scratch x = scratch_open();
+    double plain, twice;
+
+    tiny_recipe(&x, "r.yaml", "  method: lora\n  lora_r: 4\n");
+    program(&x, 0, "r.yaml --quiet");
+    change(&x, "UPDATE metrics SET value = 1 WHERE name = 'tokens_per_second'");
+    plain = planned_time(&x, "false");
+    twice = planned_time(&x, "true");
+    cr_assert(plain > 100 && twice > 1.4 * plain && twice < 1.5 * plain, "%g s, %g s", plain, twice);
+    change(&x, "UPDATE runs SET recipe = replace(recipe, 'gradient_checkpointing: false', 'gradient_checkpointing: true')");
+    cr_assert_float_eq(planned_time(&x, "true"), plain, 0.2, "as that run");
+    cr_assert_float_eq(planned_time(&x, "false"), plain * plain / twice, 0.2, "less than that run");
     scratch_close(&x);
 }
 
