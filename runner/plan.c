@@ -343,11 +343,11 @@ static size_t locked_bytes(const mx_plan *p) {
 static mx_code fit_device(mx_plan *p, size_t limit, mx_status *st) {
     const size_t later = (size_t)64 << 20; /* code that CUDA and cuBLASLt load when a kernel is first used; an estimate */
     const mx_backend *b = p->backend;
-    size_t needed = sum_bytes(p), free_bytes = b->free_bytes > later ? b->free_bytes - later : 0;
+    size_t needed = sum_bytes(p) + later;
 
     p->total_bytes = p->host_bytes + locked_bytes(p);
-    p->device_bytes = needed + p->held_bytes + MX_CUDA_OWN_BYTES;
-    if (limit ? p->device_bytes <= limit && needed <= free_bytes : needed <= free_bytes) {
+    p->device_bytes = sum_bytes(p) + p->held_bytes + MX_CUDA_OWN_BYTES;
+    if (needed <= b->free_bytes && (!limit || p->device_bytes <= limit)) {
         return MX_OK;
     }
     if (limit && p->device_bytes > limit) {
@@ -419,6 +419,10 @@ static mx_code open_device(mx_plan *p, bool elsewhere, mx_status *st) {
     }
     if (code) {
         inner.at = mx_recipe_place(r, "device");
+        if (code == MX_E_MEMORY && mx_device_is_gpu(p->device)) { /* nothing was begun that could go on */
+            inner.hint[0] = '\0';
+            mx_hint(&inner, "nvidia-smi tells who else uses the GPU; or use device: cpu");
+        }
         *st = inner;
         return code;
     }

@@ -335,6 +335,12 @@ Test(cuda, a_plan_that_does_not_fit_into_the_gpu_is_refused_before_anything_is_l
     program(&x, 1, "plan r.yaml device=cuda");
     err = output(&x, "err.txt");
     cr_assert(strstr(err, "argument 3:1:8: error: "), "%s", err);
+    cr_assert(strstr(err, "nvidia-smi tells who else uses the GPU; or use device: cpu"), "%s", err);
+    cr_assert_null(strstr(err, "resume"), "nothing was begun: %s", err);
+    setenv("MIXRUN_SHIM_BYTES", "30000000", 1); /* the plan itself would fit, but not what CUDA takes later */
+    program(&x, 1, "plan r.yaml train.batch_size=1 eval.protocols=[] train.micro_batch_tokens=256");
+    err = output(&x, "err.txt");
+    cr_assert(strstr(err, "this run needs 6") && strstr(err, " MiB more of the GPU's memory, and 28."), "more than there is: %s", err);
     scratch_close(&x);
 }
 
