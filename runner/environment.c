@@ -100,8 +100,8 @@ static void print_cuda(mx_text *out) {
 }
 
 void mx_environment_print(const mx_backend *b, mx_text *out) {
-    static const char *const words[] = { "MIXRUN_DATA", "MIXRUN_HOME", "MIXRUN_CUBLASLT", "CUDA_VISIBLE_DEVICES", "HF_HOME",
-                                         "HF_HUB_CACHE", "XDG_CACHE_HOME", "OMP_NUM_THREADS" };
+    static const char *const words[] = { "MIXRUN_DATA", "MIXRUN_HOME", "MIXRUN_CUBLASLT", "MIXRUN_TUNED", "CUDA_VISIBLE_DEVICES",
+                                         "HF_HOME", "HF_HUB_CACHE", "XDG_CACHE_HOME", "OMP_NUM_THREADS" };
     char processor[200];
     mx_arena arena;
 
