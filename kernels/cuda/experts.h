@@ -2,7 +2,8 @@
  *
  *   experts.cu            sizes, memory, the products in their order
  *   experts_rows.cu       small kernels: sorting, gathering, spreading, adding up, combining
- *   experts_plain.cu      the middle in plain C for any type and rank: f32, and bf16 of ranks past MX_EXPERTS_RANK
+ *   experts_plain.cu      the middle in plain C for any type and rank: f32, and bf16 of ranks past MX_EXPERTS_RANK or past a block's
+ *                         shared memory (112 on sm_80, 48 on sm_86 and sm_89, adapters on all three linears): far slower
  *   experts_forward.cu    the middle in bf16 on tensor cores, token tiles: sum of gate h, z
  *   experts_backward.cu   backward of that: dG, dU, du, dgate
  *   experts_factors.cu    backward by expert: dB1, dB3, dA2, dc1, dc3
