@@ -61,7 +61,7 @@ typedef struct mx_backend_options {
 
 struct mx_backend {
     const char *name; /* "cpu" */
-    char description[160]; /* "2 threads, avx512_bf16, oneDNN 2.6.3"; "NVIDIA H200, sm_90, 139.8 GiB, cuBLASLt 13.1" */
+    char description[320]; /* "2 threads, avx512_bf16, oneDNN 2.6.3"; "NVIDIA H200, sm_90, 139.8 GiB, cuBLASLt 13.1" */
     size_t device_bytes;   /* memory of its own that the device has; 0: the host's */
     size_t free_bytes;     /* of it, when the backend was opened */
     uint64_t waits;        /* how often the host has waited for the device: read, sync, wait, a full write ring, allocations */

@@ -35,6 +35,7 @@ static const struct {
     OP(router_losses),
     OP(experts_saved_bytes),
     OP(experts_scratch_bytes),
+    OP(experts_slow),
     OP(experts_forward),
     OP(experts_backward),
     OP(gather_rows),

@@ -333,6 +333,9 @@ struct mx_ops {
 
     size_t (*experts_saved_bytes)(const mx_backend *q, const mx_experts *x);
     size_t (*experts_scratch_bytes)(const mx_backend *q, const mx_experts *x);
+    /* NULL, or in words why this block is computed by kernels far slower than the usual ones. For a plan; follows no pointer to
+     * data. */
+    const char *(*experts_slow)(const mx_backend *q, const mx_experts *x);
     void (*experts_forward)(mx_backend *q, const mx_experts *x);
     void (*experts_backward)(mx_backend *q, const mx_experts *x);
 

@@ -68,6 +68,7 @@ static void ask_ops(mx_model *m, bool keeps, size_t saved[4], size_t *experts_sa
         }
         *scratch = larger(*scratch, ops->router_scratch_bytes(m->b, &router));
         *scratch = larger(*scratch, ops->experts_scratch_bytes(m->b, &experts));
+        m->plan.slow = ops->experts_slow(m->b, &experts);
     }
 }
 

@@ -70,8 +70,8 @@ static void weights_bytes(const mx_model *m, const mx_base_file *file, size_t *r
     *ret_shared = shared;
 }
 
-void mx_model_bytes(const mx_backend *b, const mx_base_file *file, const mx_layout *layout,
-                    const mx_model_limits *limits, size_t ret[MX_MEMORY_PURPOSES]) {
+const char *mx_model_bytes(const mx_backend *b, const mx_base_file *file, const mx_layout *layout,
+                           const mx_model_limits *limits, size_t ret[MX_MEMORY_PURPOSES]) {
     size_t own, shared;
     mx_model m;
 
@@ -82,6 +82,7 @@ void mx_model_bytes(const mx_backend *b, const mx_base_file *file, const mx_layo
     ret[MX_MEMORY_BATCH] = m.plan.batch_bytes;
     weights_bytes(&m, file, &own, &shared);
     ret[MX_MEMORY_WEIGHTS] = own + shared;
+    return m.plan.slow;
 }
 
 /* ------------------------------------------------------------------ opening */

@@ -27,9 +27,10 @@ typedef struct mx_model_limits {
 } mx_model_limits;
 
 /* Bytes by purpose, without weights or device memory; MX_MEMORY_TRAINED is the trainee's (mx_trainee_bytes) and stays 0.
- * `b` is open, but nothing is allocated on it. */
-void mx_model_bytes(const mx_backend *b, const mx_base_file *file, const mx_layout *layout,
-                    const mx_model_limits *limits, size_t ret[MX_MEMORY_PURPOSES]);
+ * `b` is open, but nothing is allocated on it. Returns NULL, or in words what makes the backend compute this model far slower than it
+ * computes others. */
+const char *mx_model_bytes(const mx_backend *b, const mx_base_file *file, const mx_layout *layout,
+                           const mx_model_limits *limits, size_t ret[MX_MEMORY_PURPOSES]);
 
 /* The file may be closed afterwards. Adapters of this layout can be run on it. MX_E_MEMORY, MX_E_DATA. */
 MX_MUST_CHECK mx_code mx_model_open(mx_backend *b, const mx_base_file *file, const mx_layout *layout,

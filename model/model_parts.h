@@ -47,6 +47,7 @@ typedef struct mx_memory_plan {
     /* weights: vectors as f32 */
     size_t vectors_bytes;
     mx_weight_room room[MX_GROUPS]; /* for the low-rank terms of each group of linears */
+    const char *slow;               /* mx_model_bytes */
 } mx_memory_plan;
 
 struct mx_model {

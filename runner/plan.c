@@ -362,7 +362,7 @@ static mx_code fit_device(mx_plan *p, size_t limit, mx_status *st) {
 }
 
 static mx_code measure_memory(mx_plan *p, size_t limit, mx_status *st) {
-    mx_model_bytes(p->backend, p->base_file, p->layout, &p->limits, p->bytes);
+    p->slow = mx_model_bytes(p->backend, p->base_file, p->layout, &p->limits, p->bytes);
     p->bytes[MX_MEMORY_TRAINED] = mx_trainee_bytes(p->layout, p->trains);
     p->host_bytes = p->host_bytes ? p->host_bytes : mx_memory_now();
     p->device_bytes = 0;
@@ -609,6 +609,9 @@ static void print_device(const mx_plan *p, mx_text *out) {
         mx_text_print(out, " (auto: %s)", p->device_why);
     }
     mx_text_print(out, "\n");
+    if (p->slow) {
+        mx_text_print(out, "           note: %s: each step will take many times as long\n", p->slow);
+    }
 }
 
 static void print_purposes(const mx_plan *p, mx_text *out) {

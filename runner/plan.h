@@ -61,6 +61,7 @@ typedef struct mx_plan {
 
     mx_model_limits limits;
     size_t bytes[MX_MEMORY_PURPOSES]; /* on the device */
+    const char *slow;                 /* what makes the backend far slower than it could be, in words; or NULL */
     size_t held_bytes;                /* that the backend took for itself when it was opened */
     size_t device_bytes;              /* of a GPU's memory, all of it: bytes, held_bytes and CUDA's own; 0: no memory of its own */
     size_t host_bytes;                /* the process's own anonymous and page-locked memory */

@@ -168,6 +168,7 @@ static const mx_ops cpu_ops = {
     .router_losses = mx_cpu_router_losses,
     .experts_saved_bytes = mx_cpu_experts_saved_bytes,
     .experts_scratch_bytes = mx_cpu_experts_scratch_bytes,
+    .experts_slow = mx_cpu_experts_slow,
     .experts_forward = mx_cpu_experts_forward,
     .experts_backward = mx_cpu_experts_backward,
     .gather_rows = mx_cpu_gather_rows,

@@ -231,6 +231,7 @@ void mx_cpu_router_losses(mx_backend *q, const mx_router *r, mx_numbers *numbers
 /* experts.c */
 size_t mx_cpu_experts_saved_bytes(const mx_backend *q, const mx_experts *x);
 size_t mx_cpu_experts_scratch_bytes(const mx_backend *q, const mx_experts *x);
+const char *mx_cpu_experts_slow(const mx_backend *q, const mx_experts *x);
 void mx_cpu_experts_forward(mx_backend *q, const mx_experts *x);
 void mx_cpu_experts_backward(mx_backend *q, const mx_experts *x);
 /* head.c */

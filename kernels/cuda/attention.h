@@ -35,6 +35,11 @@ struct alignas(16) mx_seen {
     int32_t prefix, prefix_end, own, own_end;
 };
 
+/* P is exp of this: at most 1, however the score was rounded that forward saw. A NaN stays one. */
+MX_DEVICE float mx_at_most_zero(float x) {
+    return x > 0.0f ? 0.0f : x;
+}
+
 /* What backward knows of a query of one head. A row of padding: lse +infinity, so that its probabilities are 0. */
 struct alignas(8) mx_query_stat {
     float lse, delta; /* delta = rowsum(dO . O) */

@@ -41,7 +41,7 @@ MX_DEVICE void slope_of_keys(float dp[2][4], const float s[2][4], const mx_seen 
     for (int e = 0; e < 8; e++) {
         int half = e % 4 / 2;
         int32_t column = key + e / 4 * 8 + lane % 4 * 2 + e % 2;
-        float p = exp2f(s[e / 4][e % 4] * scale - stat[half].lse);
+        float p = exp2f(mx_at_most_zero(s[e / 4][e % 4] * scale - stat[half].lse));
 
         p = all || mx_sees(seen[half], column) ? p : 0.0f;
         dp[e / 4][e % 4] = p * (dp[e / 4][e % 4] - stat[half].delta);
@@ -215,7 +215,7 @@ MX_DEVICE void slope_of_queries(float s[2][4], float dp[2][4], const mx_seen *se
     for (int e = 0; e < 8; e++) {
         int query = e / 4 * 8 + lane % 4 * 2 + e % 2;
         mx_query_stat q = stat[query];
-        float p = exp2f(s[e / 4][e % 4] * scale - q.lse);
+        float p = exp2f(mx_at_most_zero(s[e / 4][e % 4] * scale - q.lse));
 
         p = all || mx_sees(seen[query], key + lane / 4 + e % 4 / 2 * 8) ? p : 0.0f;
         s[e / 4][e % 4] = p;

@@ -199,7 +199,7 @@ template <class T, int WIDTH> static __global__ void __launch_bounds__(THREADS) 
 
         float s = dot(keys, queries, r, a.head_dim) * a.scale;
 
-        put_square(square, mx_sees(seen, key + thread_column()) ? expf(s - stat.lse) * (dp - stat.delta) : 0.0f);
+        put_square(square, mx_sees(seen, key + thread_column()) ? expf(mx_at_most_zero(s - stat.lse)) * (dp - stat.delta) : 0.0f);
         __syncthreads();
         add_product<WIDTH>(sum, square, keys, r, a.head_dim);
         __syncthreads();
@@ -231,7 +231,7 @@ template <class T, int WIDTH> static __global__ void __launch_bounds__(THREADS) 
             load<T>(queries, r, a, a.q, a.heads, head, row);
             __syncthreads();
 
-            float p = seen ? expf(dot(queries, keys, r, a.head_dim) * a.scale - stat.lse) : 0.0f;
+            float p = seen ? expf(mx_at_most_zero(dot(queries, keys, r, a.head_dim) * a.scale - stat.lse)) : 0.0f;
 
             __syncthreads();
             load<T>(queries, r, a, a.d_o, a.heads, head, row);

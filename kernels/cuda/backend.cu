@@ -90,6 +90,7 @@ static const mx_ops cuda_ops = {
     .router_losses = mx_cuda_router_losses,
     .experts_saved_bytes = mx_cuda_experts_saved_bytes,
     .experts_scratch_bytes = mx_cuda_experts_scratch_bytes,
+    .experts_slow = mx_cuda_experts_slow,
     .experts_forward = mx_cuda_experts_forward,
     .experts_backward = mx_cuda_experts_backward,
     .gather_rows = mx_cuda_gather_rows,
@@ -122,11 +123,11 @@ static mx_code open_queue(mx_cuda *c, mx_status *st) {
 }
 
 static void describe(mx_cuda *c, const cudaDeviceProp *p) {
-    char device[100], products[100];
+    char device[100], products[240];
 
     mx_cuda_device_line(device, sizeof device, p);
     mx_cuda_gemm_describe(c, products, sizeof products);
-    snprintf(c->base.description, sizeof c->base.description, "%.70s, %.85s", device, products);
+    snprintf(c->base.description, sizeof c->base.description, "%.70s, %.239s", device, products);
 }
 
 mx_code mx_cuda_open(const mx_backend_options *o, mx_backend **ret, mx_status *st) {

@@ -29,11 +29,8 @@ static_assert((int)MX_LT_SUCCESS == CUBLAS_STATUS_SUCCESS && (int)MX_LT_NOT_INIT
               (int)MX_LT_ARCH_MISMATCH == CUBLAS_STATUS_ARCH_MISMATCH && (int)MX_LT_NOT_SUPPORTED == CUBLAS_STATUS_NOT_SUPPORTED, "");
 static_assert((int)MX_LT_F32 == CUDA_R_32F && (int)MX_LT_BF16 == CUDA_R_16BF && (int)MX_LT_COMPUTE_F32 == CUBLAS_COMPUTE_32F &&
               (int)MX_LT_COMPUTE_F32_PEDANTIC == CUBLAS_COMPUTE_32F_PEDANTIC, "");
-static_assert((int)MX_LT_PLAIN == CUBLAS_OP_N && (int)MX_LT_TRANSPOSED == CUBLAS_OP_T && (int)MX_LT_COLUMNS == CUBLASLT_ORDER_COL &&
-              (int)MX_LT_ROWS == CUBLASLT_ORDER_ROW, "");
+static_assert((int)MX_LT_PLAIN == CUBLAS_OP_N && (int)MX_LT_TRANSPOSED == CUBLAS_OP_T, "");
 static_assert((int)MX_LT_TRANSPOSE_A == CUBLASLT_MATMUL_DESC_TRANSA && (int)MX_LT_TRANSPOSE_B == CUBLASLT_MATMUL_DESC_TRANSB, "");
-static_assert((int)MX_LT_LAYOUT_ORDER == CUBLASLT_MATRIX_LAYOUT_ORDER && (int)MX_LT_LAYOUT_BATCH == CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT &&
-              (int)MX_LT_LAYOUT_STRIDE == CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET, "");
 static_assert((int)MX_LT_WORKSPACE_BYTES == CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES &&
               (int)MX_LT_REDUCTION_MASK == CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK &&
               (int)MX_LT_ALIGNMENT_A == CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES &&
@@ -64,7 +61,6 @@ static bool fill(mx_cublaslt *lt) {
            symbol(&lt->description_destroy, l, "cublasLtMatmulDescDestroy") &&
            symbol(&lt->description_set, l, "cublasLtMatmulDescSetAttribute") &&
            symbol(&lt->layout_init, l, "cublasLtMatrixLayoutInit_internal") &&
-           symbol(&lt->layout_set, l, "cublasLtMatrixLayoutSetAttribute") &&
            symbol(&lt->preference_create, l, "cublasLtMatmulPreferenceCreate") &&
            symbol(&lt->preference_destroy, l, "cublasLtMatmulPreferenceDestroy") &&
            symbol(&lt->preference_set, l, "cublasLtMatmulPreferenceSetAttribute") &&

@@ -42,9 +42,7 @@ enum mx_lt_type { MX_LT_F32 = 0, MX_LT_BF16 = 14 };
 /* Pedantic: f32 factors multiplied as f32, whatever an environment variable says of TF32. */
 enum mx_lt_compute { MX_LT_COMPUTE_F32 = 68, MX_LT_COMPUTE_F32_PEDANTIC = 69 };
 enum mx_lt_operation { MX_LT_PLAIN = 0, MX_LT_TRANSPOSED = 1 };
-enum mx_lt_order { MX_LT_COLUMNS = 0, MX_LT_ROWS = 1 };
 enum mx_lt_description_attribute { MX_LT_TRANSPOSE_A = 3, MX_LT_TRANSPOSE_B = 4 };
-enum mx_lt_layout_attribute { MX_LT_LAYOUT_ORDER = 1, MX_LT_LAYOUT_BATCH = 5, MX_LT_LAYOUT_STRIDE = 6 };
 enum mx_lt_preference_attribute {
     MX_LT_WORKSPACE_BYTES = 1, /* uint64_t */
     MX_LT_REDUCTION_MASK = 3,  /* uint32_t, as those that follow */
@@ -77,7 +75,6 @@ struct mx_cublaslt {
     int (*description_destroy)(mx_lt_description *);
     int (*description_set)(mx_lt_description *, int attribute, const void *, size_t);
     int (*layout_init)(mx_lt_layout *, size_t size, int type, uint64_t rows, uint64_t columns, int64_t ld);
-    int (*layout_set)(mx_lt_layout *, int attribute, const void *, size_t);
     int (*preference_create)(mx_lt_preference **);
     int (*preference_destroy)(mx_lt_preference *);
     int (*preference_set)(mx_lt_preference *, int attribute, const void *, size_t);

@@ -261,6 +261,7 @@ void mx_cuda_router_losses(mx_backend *q, const mx_router *r, mx_numbers *number
 /* experts.cu */
 size_t mx_cuda_experts_saved_bytes(const mx_backend *q, const mx_experts *x);
 size_t mx_cuda_experts_scratch_bytes(const mx_backend *q, const mx_experts *x);
+const char *mx_cuda_experts_slow(const mx_backend *q, const mx_experts *x);
 void mx_cuda_experts_forward(mx_backend *q, const mx_experts *x);
 void mx_cuda_experts_backward(mx_backend *q, const mx_experts *x);
 /* head.cu */

@@ -1,4 +1,5 @@
 /* embed.cu - rows looked up, picked and put back. */
+#include "kernels/cuda/memory.h"
 #include "kernels/cuda/values.h"
 
 static constexpr int THREADS = 256;
@@ -14,6 +15,7 @@ void mx_cuda_embed(mx_backend *q, mx_tensor y, const mx_weight *table, const mx_
     if (rows->rows > rows->live && !c->lost) {
         mx_cuda_check(c, cudaMemsetAsync(static_cast<char *>(y.data) + (size_t)rows->live * line, 0,
                                          (size_t)(rows->rows - rows->live) * line, c->stream), "embed");
+        mx_cuda_follow(c, "embed");
     }
 }
 

@@ -6,6 +6,7 @@
  * so that dx = [dG | dU | du][W1; W3; A]. Where a group of weights has no such room, or dropout lies between, the parts are
  * products of their own, added up in f32 and rounded once. */
 #include "kernels/cuda/experts_tiles.h"
+#include "kernels/cuda/memory.h"
 
 /* ------------------------------------------------------------------ sizes */
 static mx_experts_term term_of(const mx_expert_linear *l) {
@@ -36,14 +37,15 @@ static int64_t part_rows(const mx_experts_work *w, int64_t tokens) {
     return rows * w->v.k;
 }
 
-/* What the tensor-core kernels are not made for. */
-static bool plain(const mx_experts_work *w) {
+/* What of a block in bf16 the tensor-core kernels are not made for, or NULL. */
+static const char *too_much(const mx_experts_work *w) {
     for (int i = 0; i < MX_EXPERTS_TERMS; i++) {
         if (w->v.term[i].rank > MX_EXPERTS_RANK) {
-            return true;
+            return "experts of ranks past 128 do not fit the tensor-core kernels";
         }
     }
-    return w->act == MX_F32 || mx_tile_factors_shared(&w->v) > (size_t)w->c->shared_bytes;
+    return mx_tile_factors_shared(&w->v) > (size_t)w->c->shared_bytes
+               ? "experts of these ranks do not fit the tensor-core kernels in this GPU's shared memory" : NULL;
 }
 
 /* Follows no pointer to data: also asked with what is not there yet. */
@@ -86,7 +88,7 @@ static mx_experts_work start(mx_cuda *c, const mx_experts *x, int64_t tokens) {
     w.b2_ld = w.zc_ld = mx_experts_up(w.low_out, 8);
     w.rows_in = v->slots_in ? v->slots : tokens;
     w.rows_out = v->slots_out ? v->slots : tokens;
-    w.plain = plain(&w);
+    w.plain = w.act == MX_F32 || too_much(&w);
     v->parts = parts_of(&w);
     assert(x->slots >= 1 && x->slots <= x->experts && x->experts <= MX_EXPERTS_MOST && v->slots < INT32_MAX);
     return w;
@@ -175,6 +177,12 @@ size_t mx_cuda_experts_saved_bytes(const mx_backend *q, const mx_experts *x) {
     return s.most;
 }
 
+const char *mx_cuda_experts_slow(const mx_backend *q, const mx_experts *x) {
+    mx_experts_work w = start(const_cast<mx_cuda *>(mx_cuda_of(q)), x, x->rows->rows);
+
+    return w.act == MX_BF16 ? too_much(&w) : NULL;
+}
+
 /* Of the hungriest call: with and without training, forward and backward. */
 size_t mx_cuda_experts_scratch_bytes(const mx_backend *q, const mx_experts *x) {
     mx_experts_work w = start(const_cast<mx_cuda *>(mx_cuda_of(q)), x, x->rows->rows);
@@ -259,6 +267,7 @@ static void clear_padding(const mx_experts_work *w, const mx_tensor *t) {
     if (t->data && rows->rows > rows->live) {
         mx_cuda_check(w->c, cudaMemsetAsync(at(w, t->data, rows->live * w->v.hidden_size), 0,
                                             w->act_bytes * (size_t)((rows->rows - rows->live) * w->v.hidden_size), w->c->stream), "experts");
+        mx_cuda_follow(w->c, "experts");
     }
 }
 

@@ -15,6 +15,7 @@ typedef struct case_output {
     char name[24];
     mx_dtype type;
     int64_t count;
+    double least; /* distances are told relative to the largest value, or to this where all are smaller */
     void *device, *host; /* host: read when the run has ended */
 } case_output;
 

@@ -345,6 +345,21 @@ Test(cuda, a_plan_that_does_not_fit_into_the_gpu_is_refused_before_anything_is_l
 }
 
 /* The driver's answer to everything after an illegal access, a failing card or a reset. */
+Test(cuda, a_plan_says_what_the_gpu_is_slow_at) {
+    static const char note[] = "note: experts of ranks past 128 do not fit the tensor-core kernels: each step will take many times as long";
+    scratch x = scratch_open();
+
+    needs_shim(&x);
+    tiny_recipe(&x, "r.yaml", mixlora);
+    program(&x, 0, "plan r.yaml precision=bf16 adapter.lora_r=144");
+    cr_assert(strstr(output(&x, "out.txt"), note), "%s", output(&x, "out.txt"));
+    program(&x, 0, "plan r.yaml precision=bf16 adapter.lora_r=128");
+    cr_assert_null(strstr(output(&x, "out.txt"), note), "%s", output(&x, "out.txt"));
+    program(&x, 0, "plan r.yaml precision=bf16 adapter.lora_r=144 device=cpu");
+    cr_assert_null(strstr(output(&x, "out.txt"), note), "%s", output(&x, "out.txt"));
+    scratch_close(&x);
+}
+
 Test(cuda, a_gpu_that_is_lost_ends_the_run_in_words_and_resume_goes_on) {
     scratch x = scratch_open();
     char *err;

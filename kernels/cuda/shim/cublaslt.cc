@@ -34,10 +34,9 @@ cublasLtContext context;
 /* What lies in a layout's eight words. */
 struct layout {
     uint64_t magic;
-    int32_t type, order;
-    uint64_t rows, columns;
-    int64_t ld, stride;
-    int32_t batch, unused;
+    int32_t type, unused;
+    uint64_t rows, columns; /* column-major: how cuBLASLt reads one that nothing else is said of */
+    int64_t ld;
 };
 static_assert(sizeof(layout) <= sizeof(mx_lt_layout), "a layout must fit");
 
@@ -53,8 +52,7 @@ size_t value_bytes(int type) {
 }
 
 bool sound(const layout &l) {
-    return l.magic == LAYOUT && (l.type == MX_LT_F32 || l.type == MX_LT_BF16) && l.rows > 0 && l.columns > 0 && l.batch > 0 &&
-           (l.order == MX_LT_COLUMNS || l.order == MX_LT_ROWS) && l.ld >= (int64_t)(l.order == MX_LT_COLUMNS ? l.rows : l.columns);
+    return l.magic == LAYOUT && (l.type == MX_LT_F32 || l.type == MX_LT_BF16) && l.rows > 0 && l.columns > 0 && l.ld >= (int64_t)l.rows;
 }
 
 /* ------------------------------------------------------------------ descriptors */
@@ -99,28 +97,13 @@ int description_set(mx_lt_description *d, int attribute, const void *value, size
 }
 
 int layout_init(mx_lt_layout *ret, size_t size, int type, uint64_t rows, uint64_t columns, int64_t ld) {
-    layout v = { LAYOUT, type, MX_LT_COLUMNS, rows, columns, ld, 0, 1, 0 };
+    layout v = { LAYOUT, type, 0, rows, columns, ld };
 
     if (size < sizeof *ret) {
         return MX_LT_ALLOC_FAILED;
     }
     memset(ret, 0, sizeof *ret);
     memcpy(ret, &v, sizeof v);
-    return MX_LT_SUCCESS;
-}
-int layout_set(mx_lt_layout *l, int attribute, const void *value, size_t size) {
-    layout v = read(l);
-
-    if (attribute == MX_LT_LAYOUT_ORDER && size == sizeof v.order) {
-        memcpy(&v.order, value, size);
-    } else if (attribute == MX_LT_LAYOUT_BATCH && size == sizeof v.batch) {
-        memcpy(&v.batch, value, size);
-    } else if (attribute == MX_LT_LAYOUT_STRIDE && size == sizeof v.stride) {
-        memcpy(&v.stride, value, size);
-    } else {
-        return MX_LT_INVALID_VALUE;
-    }
-    memcpy(l, &v, sizeof v);
     return MX_LT_SUCCESS;
 }
 
@@ -162,8 +145,7 @@ int understand(const mx_lt_description *form, const mx_lt_layout *a, const mx_lt
     p.k = (int64_t)(form->first == MX_LT_PLAIN ? p.a.columns : p.a.rows);
     p.n = (int64_t)(form->second == MX_LT_PLAIN ? p.b.columns : p.b.rows);
     if (p.k != (int64_t)(form->second == MX_LT_PLAIN ? p.b.rows : p.b.columns) || (int64_t)p.d.rows != p.m || (int64_t)p.d.columns != p.n ||
-        p.c.rows != p.d.rows || p.c.columns != p.d.columns || p.a.batch != p.b.batch || p.a.batch != p.c.batch ||
-        p.a.batch != p.d.batch) {
+        p.c.rows != p.d.rows || p.c.columns != p.d.columns) {
         return MX_LT_INVALID_VALUE;
     }
     if (p.a.type != p.b.type || p.c.type != p.d.type || (p.a.type == MX_LT_F32 && p.d.type != MX_LT_F32) ||
@@ -176,7 +158,7 @@ int understand(const mx_lt_description *form, const mx_lt_layout *a, const mx_lt
 }
 
 bool lines_aligned(const layout &l) {
-    return (size_t)l.ld * value_bytes(l.type) % VECTOR_BYTES == 0 && (size_t)l.stride * value_bytes(l.type) % VECTOR_BYTES == 0;
+    return (size_t)l.ld * value_bytes(l.type) % VECTOR_BYTES == 0;
 }
 bool takes_vector(const problem &p) {
     return p.k % 8 == 0 && lines_aligned(p.a) && lines_aligned(p.b) && lines_aligned(p.c) && lines_aligned(p.d);
@@ -215,9 +197,9 @@ int heuristic(mx_lt_handle handle, mx_lt_description *form, mx_lt_layout *a, mx_
 
 /* ------------------------------------------------------------------ the product */
 
-/* Row-major, `transposed` when the operation and the order say so together. */
+/* Row-major: a column-major matrix that is not transposed is a transposed one. */
 shim_factor factor(const void *data, const layout &l, int operation) {
-    return shim_factor{ data, l.ld, (l.order == MX_LT_COLUMNS) != (operation == MX_LT_TRANSPOSED) };
+    return shim_factor{ data, l.ld, operation != MX_LT_TRANSPOSED };
 }
 shim_factor flipped(shim_factor f) {
     f.transposed = !f.transposed;
@@ -225,12 +207,12 @@ shim_factor flipped(shim_factor f) {
 }
 
 float get(const void *data, const layout &l, int64_t row, int64_t column) {
-    int64_t at = l.order == MX_LT_ROWS ? row * l.ld + column : column * l.ld + row;
+    int64_t at = column * l.ld + row;
 
     return l.type == MX_LT_BF16 ? mx_float(static_cast<const mx_bf16 *>(data)[at]) : static_cast<const float *>(data)[at];
 }
 void put(void *data, const layout &l, int64_t row, int64_t column, float v) {
-    int64_t at = l.order == MX_LT_ROWS ? row * l.ld + column : column * l.ld + row;
+    int64_t at = column * l.ld + row;
 
     if (l.type == MX_LT_BF16) {
         static_cast<mx_bf16 *>(data)[at] = mx_rounded<mx_bf16>(v);
@@ -241,14 +223,10 @@ void put(void *data, const layout &l, int64_t row, int64_t column, float v) {
 
 void multiply(const problem &p, const mx_lt_description *form, float alpha, const void *a, const void *b, float beta, const void *c, void *d) {
     shim_factor left = factor(a, p.a, form->first), right = factor(b, p.b, form->second);
-    bool bf16 = p.a.type == MX_LT_BF16, by_rows = p.d.order == MX_LT_ROWS, in_place = c == d && p.c.ld == p.d.ld && p.c.order == p.d.order;
+    bool bf16 = p.a.type == MX_LT_BF16, in_place = c == d && p.c.ld == p.d.ld;
 
     if (alpha == 1 && (beta == 0 || (beta == 1 && in_place))) {
-        if (by_rows) {
-            shim_product(p.m, p.n, p.k, left, right, bf16, d, p.d.ld, p.d.type == MX_LT_BF16, beta == 1);
-        } else {
-            shim_product(p.n, p.m, p.k, flipped(right), flipped(left), bf16, d, p.d.ld, p.d.type == MX_LT_BF16, beta == 1);
-        }
+        shim_product(p.n, p.m, p.k, flipped(right), flipped(left), bf16, d, p.d.ld, p.d.type == MX_LT_BF16, beta == 1);
         return;
     }
     std::vector<float> sum((size_t)(p.m * p.n));
@@ -265,10 +243,6 @@ void multiply(const problem &p, const mx_lt_description *form, float alpha, cons
 
 bool aligned(const void *p) {
     return reinterpret_cast<uintptr_t>(p) % VECTOR_BYTES == 0;
-}
-
-const void *item(const void *data, const layout &l, int32_t i) {
-    return static_cast<const char *>(data) + (size_t)i * (size_t)l.stride * value_bytes(l.type);
 }
 
 int matmul(mx_lt_handle handle, mx_lt_description *form, const void *alpha, const void *a, mx_lt_layout *la, const void *b, mx_lt_layout *lb,
@@ -295,9 +269,7 @@ int matmul(mx_lt_handle handle, mx_lt_description *form, const void *alpha, cons
     }
     memcpy(&by, alpha, sizeof by);
     memcpy(&old, beta, sizeof old);
-    for (int32_t i = 0; i < p.d.batch; i++) {
-        multiply(p, form, by, item(a, p.a, i), item(b, p.b, i), old, item(c, p.c, i), const_cast<void *>(item(d, p.d, i)));
-    }
+    multiply(p, form, by, a, b, old, c, d);
     return MX_LT_SUCCESS;
 }
 
@@ -316,7 +288,6 @@ const mx_cublaslt mx_shim_cublaslt = {
     .description_destroy = description_destroy,
     .description_set = description_set,
     .layout_init = layout_init,
-    .layout_set = layout_set,
     .preference_create = preference_create,
     .preference_destroy = preference_destroy,
     .preference_set = preference_set,
