@@ -371,12 +371,14 @@ void mx_cuda_gemm_close(mx_cuda *c) {
 }
 
 void mx_cuda_gemm_describe(const mx_cuda *c, char *text, size_t size) {
+    char tuned[200];
     size_t length;
 
     mx_cublaslt_describe(c->gemm ? &c->gemm->lt : NULL, text, size);
     length = strlen(text);
     if (c->gemm && c->gemm->tuning) {
-        snprintf(text + length, size - length, ", tuned by %s", mx_gemm_tuning_file(c->gemm->tuning));
+        mx_gemm_tuning_describe(c->gemm->tuning, tuned, sizeof tuned);
+        snprintf(text + length, size - length, ", %s", tuned);
     }
 }
 

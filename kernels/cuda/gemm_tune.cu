@@ -174,8 +174,22 @@ void mx_gemm_tuning_close(mx_gemm_tuning *t) {
     free(t);
 }
 
-const char *mx_gemm_tuning_file(const mx_gemm_tuning *t) {
-    return t->path;
+/* FNV-1a. */
+static uint32_t hash_of(uint32_t hash, const void *bytes, size_t count) {
+    for (size_t i = 0; i < count; i++) {
+        hash = (hash ^ static_cast<const unsigned char *>(bytes)[i]) * 16777619u;
+    }
+    return hash;
+}
+
+void mx_gemm_tuning_describe(const mx_gemm_tuning *t, char *text, size_t size) {
+    uint32_t hash = 2166136261u;
+
+    for (int64_t i = 0; i < t->count; i++) {
+        hash = hash_of(hash, t->choice[i].key, t->choice[i].key_bytes);
+        hash = hash_of(hash, &t->choice[i].algorithm, sizeof t->choice[i].algorithm);
+    }
+    snprintf(text, size, "tuned by %.100s (%lld choice%s, %08x)", t->path, (long long)t->count, t->count == 1 ? "" : "s", hash);
 }
 
 /* ------------------------------------------------------------------ timing */

@@ -319,7 +319,7 @@ int lines_of(const std::string &text) {
 
 Test(gemm, choices_are_timed_when_a_file_is_named_once_and_kept_there) {
     std::string root = temporary(), path = root + "/tuned";
-    std::string first;
+    std::string first, told;
     char words[2000];
 
     setenv("MIXRUN_TUNED", path.c_str(), 1);
@@ -332,7 +332,9 @@ Test(gemm, choices_are_timed_when_a_file_is_named_once_and_kept_there) {
         multiply(t, 16, 64, 93, true);
         multiply(t, 2, 3, 4);          /* not worth it */
         mx_cuda_gemm_describe(t.c, words, sizeof words);
-        cr_assert(strstr(words, ", tuned by ") && strstr(words, path.c_str()), "%s", words);
+        cr_assert(strstr(words, (", tuned by " + path + " (2 choices, ").c_str()), "%s", words);
+        cr_assert(round == 0 || told == words, "'%s' and '%s' are of one file", told.c_str(), words);
+        told = words;
         if (round == 0) {
             first = text_of(path);
             cr_assert_eq(lines_of(first), 3, "%s", first.c_str());
