@@ -53,7 +53,7 @@ template <class F> static bool symbol(F *function, void *library, const char *na
 }
 
 static bool fill(mx_cublaslt *lt) {
-    void *l = lt->library;
+    void *l = lt->object;
 
     return symbol(&lt->create, l, "cublasLtCreate") && symbol(&lt->destroy, l, "cublasLtDestroy") &&
            symbol(&lt->get_version, l, "cublasLtGetVersion") && symbol(&lt->status_name, l, "cublasLtGetStatusName") &&
@@ -71,16 +71,16 @@ static bool fill(mx_cublaslt *lt) {
 static bool try_open(mx_cublaslt *lt, const char *name) {
     struct link_map *map = NULL;
 
-    lt->library = dlopen(name, RTLD_LAZY | RTLD_LOCAL);
-    if (!lt->library) {
+    lt->object = dlopen(name, RTLD_LAZY | RTLD_LOCAL);
+    if (!lt->object) {
         return false;
     }
     if (!fill(lt)) {
-        dlclose(lt->library);
+        dlclose(lt->object);
         memset(lt, 0, sizeof *lt);
         return false;
     }
-    if (dlinfo(lt->library, RTLD_DI_LINKMAP, &map) == 0 && map->l_name[0]) {
+    if (dlinfo(lt->object, RTLD_DI_LINKMAP, &map) == 0 && map->l_name[0]) {
         name = map->l_name;
     }
     snprintf(lt->path, sizeof lt->path, "%s", name);
@@ -226,8 +226,8 @@ mx_code mx_cublaslt_open(mx_cublaslt *ret, mx_status *st) {
 }
 
 void mx_cublaslt_close(mx_cublaslt *lt) {
-    if (lt->library) {
-        dlclose(lt->library);
+    if (lt->object) {
+        dlclose(lt->object);
     }
     memset(lt, 0, sizeof *lt);
 }

@@ -64,7 +64,7 @@ static constexpr size_t MX_LT_WORKSPACE = (size_t)64 << 10; /* a host's tests op
 
 /* ------------------------------------------------------------------ the table */
 struct mx_cublaslt {
-    void *library;   /* dlopen's; NULL on the shim */
+    void *object;    /* dlopen's; NULL on the shim */
     char path[512];  /* where it was found */
     size_t version;  /* 130100: 13.1.0 */
     int (*create)(mx_lt_handle *);

@@ -443,7 +443,7 @@ void found_in(unsigned places, const std::string &part) {
     mx_cublaslt_describe(&lt, text, sizeof text);
     cr_assert(strstr(text, "cuBLASLt 13.7.5 (") == text, "%s", text);
     mx_cublaslt_close(&lt);
-    cr_assert_null(lt.library);
+    cr_assert_null(lt.object);
 }
 
 } // namespace

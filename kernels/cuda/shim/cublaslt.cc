@@ -277,7 +277,7 @@ int matmul(mx_lt_handle handle, mx_lt_description *form, const void *alpha, cons
 
 extern const mx_cublaslt mx_shim_cublaslt;
 const mx_cublaslt mx_shim_cublaslt = {
-    .library = NULL,
+    .object = NULL,
     .path = "the shim's",
     .version = 130100,
     .create = create,
