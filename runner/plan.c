@@ -4,7 +4,6 @@
 #include "runner/device.h"
 
 #include <assert.h>
-#include <math.h>
 #include <string.h>
 
 /* -------------------------------------------------------------------- memory of this process and machine */
