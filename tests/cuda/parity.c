@@ -52,7 +52,7 @@ static void check(const op_case *c, mx_precision precision) {
         case_free(&again);
     }
     if (getenv("MIXRUN_PARITY_PRINT")) {
-        cr_log_warn("%-10s %-4s largest distance %.2e (%s), allowed %.1e\n", c->name, name, worst, of_worst, allowed);
+        fprintf(stderr, "%-10s %-4s largest distance %.2e (%s), allowed %.1e\n", c->name, name, worst, of_worst, allowed);
     }
     cuda->close(cuda);
     cpu->close(cpu);
