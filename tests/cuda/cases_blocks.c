@@ -105,6 +105,7 @@ void case_linears(case_run *r) {
         case_out_act(r, "y", linear[j].y, rows.live);
         if (linear[j].dc) {
             case_out(r, "dc", linear[j].dc, MX_F32, out[j]);
+            r->output[r->outputs - 1].least = 0.5; /* a sum over rows, whose terms are of this size and may cancel */
         }
         for (int64_t i = 0; i < terms[j]; i++) {
             out_term(r, &rows, &term[j][i], in, out[j]);
@@ -262,6 +263,7 @@ static void out_expert_linear(case_run *r, const char *name, const mx_expert_lin
     if (l->da) {
         snprintf(text, sizeof text, "dA %s", name);
         case_out(r, text, l->da, MX_F32, e * l->rank * in);
+        r->output[r->outputs - 1].least = 0.5; /* as for dc: few rows to an expert */
         snprintf(text, sizeof text, "dB %s", name);
         case_out(r, text, l->db, MX_F32, e * out * l->rank);
     }
